@@ -1,0 +1,1 @@
+"""The conductor: the one door to state. Resources, validation, watches, and the reconcile helper."""

@@ -1,0 +1,1 @@
+"""interface stub to be replaced"""

@@ -1,0 +1,275 @@
+"""The daemon's settings: every key, its default and its meaning, declared once.
+
+They come from a TOML file, then the environment (``PLATFORMD_SECTION_KEY``), then flags; the later one
+wins. An unknown key is refused with the nearest known name. ``config/platformd.toml`` shows every key
+and a test holds it to this file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from platformd.core.errors import FieldError, InvalidInput, nearest
+from platformd.core.quantities import Duration, Size
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class DaemonSettings(_Section, kw_only=True):
+    """The process itself."""
+
+    state_dir: str = ""
+    """Where all state lives. Empty: ``/var/lib/platformd`` for root, else ``~/.local/state/platformd``."""
+    socket: str = ""
+    """The control API's Unix socket. Empty: ``/run/platformd/platformd.sock`` for root with the default
+    ``state_dir``, else ``STATE_DIR/platformd.sock``."""
+    socket_mode: str = "0660"
+    """Permissions of the socket, octal."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log record that is written to standard error."""
+    log_format: Literal["text", "json"] = "text"
+    """How log records are written."""
+    stop_deadline: Duration = "10s"
+    """How long a stop may take before what is left is cancelled."""
+    node_name: str = ""
+    """This machine's name as a Node. Empty: the host name."""
+
+
+class HttpSettings(_Section, kw_only=True):
+    """The control API."""
+
+    listen: str = ""
+    """HOST:PORT to serve beside the Unix socket. Empty: the socket only. Loopback addresses only until
+    tokens and TLS are configured."""
+    max_body: Size = "4MiB"
+    """The largest request body. Over it: 413."""
+    max_connections: int = 512
+    """Open connections at once. Over it: the new connection is closed."""
+    max_watchers: int = 256
+    """Open watch streams at once. Over it: 429."""
+    read_timeout: Duration = "30s"
+    """How long a client may take to send a whole request."""
+    write_timeout: Duration = "20s"
+    """How long a client may take to accept a piece of a response before it is cut off."""
+    keep_alive_timeout: Duration = "60s"
+    """How long an idle connection is kept."""
+    watch_heartbeat: Duration = "15s"
+    """How often an idle watch stream carries a comment."""
+
+
+class StoreSettings(_Section, kw_only=True):
+    """The coordination store."""
+
+    engine: Literal["sqlite"] = "sqlite"
+    """Which engine keeps the keyspace."""
+    max_key: Size = "4KiB"
+    """The largest key."""
+    max_value: Size = "1MiB"
+    """The largest value."""
+    max_txn_operations: int = 128
+    """The most operations (compares and both branches together) in one transaction."""
+    max_pending: int = 4096
+    """Writes waiting for the writer thread. Over it: callers wait."""
+    max_batch: int = 512
+    """The most transactions that one group commit takes."""
+    max_watchers: int = 4096
+    """Open watches at once. Over it: refused."""
+    watch_buffer: int = 1024
+    """Events kept in memory for a watch; a slower watcher is served from history instead."""
+    lease_min_ttl: Duration = "1s"
+    """The shortest lease that is granted; a shorter wish becomes this."""
+    lease_max_ttl: Duration = "365d"
+    """The longest lease that is granted."""
+    history_age: Duration = "1h"
+    """History younger than this is never compacted away."""
+    history_revisions: int = 100_000
+    """At least this many of the newest revisions are kept."""
+
+
+class QueueSettings(_Section, kw_only=True):
+    """The data queues."""
+
+    engine: Literal["native"] = "native"
+    """Which engine keeps the streams."""
+    segment_size: Size = "64MiB"
+    """The size of one log file of a stream; retention drops whole files."""
+    max_batch: Size = "16MiB"
+    """The largest batch on the wire and on disk. Over it: refused."""
+    max_record: Size = "8MiB"
+    """The largest record (payload, headers and id together). Over it: refused."""
+    max_streams: int = 1024
+    """Streams of the engine. Over it: refused."""
+    max_consumers: int = 4096
+    """Consumers of the engine. Over it: refused."""
+    max_pending_appends: Size = "64MiB"
+    """Bytes of batches waiting for the disk. Over it: ingest waits, which holds producers back."""
+    max_waiting_fetches: int = 4096
+    """Long polls waiting for records. Over it: refused."""
+
+
+class HealthSettings(_Section, kw_only=True):
+    """The host collector."""
+
+    collect_interval: Duration = "5s"
+    """How often the machine is measured into its Node's status."""
+
+
+class PipelineSettings(_Section, kw_only=True):
+    """Event pipelines."""
+
+    max_workers: int = 64
+    """Stage processes of all pipelines together. Over it: the pipeline says so and runs with fewer."""
+    restart_delay: Duration = "200ms"
+    """How long after its first failure a stage process is started again; doubles up to
+    ``restart_delay_max``, and starts over after a minute without failure."""
+    restart_delay_max: Duration = "30s"
+    """The longest wait between restarts of a stage process."""
+    status_interval: Duration = "1s"
+    """How often counts and lags of stages are written to the status."""
+
+
+class Settings(_Section, kw_only=True):
+    """All settings, by section."""
+
+    daemon: DaemonSettings = msgspec.field(default_factory=DaemonSettings)
+    http: HttpSettings = msgspec.field(default_factory=HttpSettings)
+    store: StoreSettings = msgspec.field(default_factory=StoreSettings)
+    queues: QueueSettings = msgspec.field(default_factory=QueueSettings)
+    health: HealthSettings = msgspec.field(default_factory=HealthSettings)
+    pipelines: PipelineSettings = msgspec.field(default_factory=PipelineSettings)
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory, with the default filled in."""
+        return Path(self.daemon.state_dir) if self.daemon.state_dir else default_state_dir()
+
+    @property
+    def socket_path(self) -> Path:
+        """The control socket, with the default filled in."""
+        return Path(self.daemon.socket) if self.daemon.socket else socket_for(self.daemon.state_dir)
+
+
+def default_state_dir() -> Path:
+    """Where state lives when nobody said: the system's place for root, the user's for others."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/platformd")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "platformd"
+
+
+def socket_for(state_dir: str) -> Path:
+    """The control socket that belongs to ``state_dir`` (``""``: the default one) when nobody said."""
+    if not state_dir and os.geteuid() == 0:
+        return Path("/run/platformd/platformd.sock")
+    return (Path(state_dir) if state_dir else default_state_dir()) / "platformd.sock"
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "daemon": DaemonSettings,
+    "http": HttpSettings,
+    "store": StoreSettings,
+    "queues": QueueSettings,
+    "health": HealthSettings,
+    "pipelines": PipelineSettings,
+}
+"""Each section's type by its TOML name."""
+
+_ENV_NOT_SETTINGS = {"PLATFORMD_OUTPUT", "PLATFORMD_URL", "PLATFORMD_SOCKET", "PLATFORMD_STATE_DIR"}
+_ENV_SHORT = {"PLATFORMD_SOCKET": ("daemon", "socket"), "PLATFORMD_STATE_DIR": ("daemon", "state_dir")}
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """The settings from a TOML file, the environment and flags, in rising order of precedence.
+
+    Args:
+        path: the TOML file; ``None`` for none.
+        environ: the environment to read ``PLATFORMD_SECTION_KEY`` from; ``None`` for none.
+        overrides: ``{section: {key: value}}`` from flags.
+
+    Raises:
+        InvalidInput: the file cannot be read or is not TOML, or a key or a value is wrong; ``errors``
+            has all of them.
+    """
+    merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    errors: list[FieldError] = []
+    if path is not None:
+        _merge_document(merged, _read_toml(path), errors)
+    _merge_environment(merged, environ or {}, errors)
+    for section, values in (overrides or {}).items():
+        merged[section] |= values
+    sections = {name: _convert(name, values, errors) for name, values in merged.items()}
+    if errors:
+        raise InvalidInput("the settings are not valid", subject=str(path or "settings"), errors=tuple(errors))
+    return msgspec.convert(sections, Settings)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", subject=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"is not TOML: {error}", subject=str(path)) from error
+
+
+def _merge_document(merged: dict[str, dict[str, Any]], document: dict[str, Any], errors: list[FieldError]) -> None:
+    for section, values in document.items():
+        if section not in SECTIONS:
+            errors.append(_unknown(section, list(SECTIONS), "section"))
+        elif not isinstance(values, dict):
+            errors.append(FieldError(path=section, message="is a section, not a value", hint=f"write [{section}]"))
+        else:
+            for key, value in values.items():
+                if key in SECTIONS[section].__struct_fields__:
+                    merged[section][key] = value
+                else:
+                    known = list(SECTIONS[section].__struct_fields__)
+                    errors.append(_unknown(f"{section}.{key}", known, "key", prefix=f"{section}."))
+
+
+def _merge_environment(
+    merged: dict[str, dict[str, Any]], environ: Mapping[str, str], errors: list[FieldError]
+) -> None:
+    known = {f"PLATFORMD_{s}_{k}".upper(): (s, k) for s, t in SECTIONS.items() for k in t.__struct_fields__}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith("PLATFORMD_"):
+            continue
+        place = known.get(variable) or _ENV_SHORT.get(variable)
+        if place is not None:
+            merged[place[0]][place[1]] = text
+        elif variable not in _ENV_NOT_SETTINGS:
+            errors.append(_unknown(variable, list(known), "environment variable"))
+
+
+def _convert(section: str, values: dict[str, Any], errors: list[FieldError]) -> dict[str, Any]:
+    """Each value of a section on its own, so that all that is wrong is said at once."""
+    good: dict[str, Any] = {}
+    for info in msgspec.structs.fields(SECTIONS[section]):
+        if info.name not in values:
+            continue
+        try:
+            # Environment variables are strings, so numbers may be written as such (strict=False).
+            value = msgspec.convert(values[info.name], info.type, strict=not isinstance(values[info.name], str))
+        except msgspec.ValidationError as error:
+            errors.append(FieldError(path=f"{section}.{info.name}", message=str(error)))
+        else:
+            good[info.name] = value
+    return good
+
+
+def _unknown(path: str, known: list[str], what: str, prefix: str = "") -> FieldError:
+    found = nearest(path.removeprefix(prefix), known)
+    hint = f"did you mean {prefix}{found}?" if found else f"known: {', '.join(known[:40])}"
+    return FieldError(path=path, message=f"is not a known {what}", hint=hint)

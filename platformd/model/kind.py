@@ -1,0 +1,70 @@
+"""The declaration of a kind: the one place that all faces read.
+
+``KINDS`` is filled by the modules of this package; see ``platformd.model.kinds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from platformd.core.errors import FieldError
+from platformd.model.resource import AnyResource, Resource, Status, Struct
+
+Check = Callable[[Any], list[FieldError]]
+"""A rule that a spec must satisfy beyond its types: takes the spec, returns what is wrong with it, each
+path starting with ``spec``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a kind's table."""
+
+    title: str
+    """Upper case, no spaces, as it is printed."""
+    path: str
+    """Dotted path into the resource: ``status.messages``."""
+    format: str = "text"
+    """How the value is shown: text, bytes, count, rate, percent, seconds, age."""
+    wide: bool = False
+    """Only shown with ``-o wide``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Everything the faces need to know of a kind."""
+
+    name: str
+    """Singular, CamelCase: ``Stream``."""
+    plural: str
+    """As in URLs: ``streams``."""
+    summary: str
+    """One sentence: what it is for."""
+    spec: type[Struct]
+    status: type[Status]
+    columns: tuple[Column, ...] = ()
+    """Between NAME and AGE, which every kind has."""
+    transitions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """state → the states that may follow. A kind without a table has free states."""
+    checks: tuple[Check, ...] = ()
+    """Rules over the whole spec; all of them run, so that all errors are said at once."""
+    finalizer: str | None = None
+    """The controller that must clean up before a deleted object goes; set on creation."""
+    aliases: tuple[str, ...] = ()
+    """Short names for the command line."""
+
+    @property
+    def resource_type(self) -> Any:
+        """The typed envelope, for decoding."""
+        return Resource[self.spec, self.status]  # type: ignore[name-defined]
+
+    @property
+    def singular(self) -> str:
+        """Lower case, as in ``stream/alerts``."""
+        return self.name.lower()
+
+
+def subject_of(resource: AnyResource) -> str:
+    """How a resource is named in errors and by the command line: ``stream/alerts``."""
+    return f"{resource.kind.lower()}/{resource.name}"

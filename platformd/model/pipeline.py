@@ -1,0 +1,165 @@
+"""Pipeline: a chain of stages over the records of a stream, each stage in its own worker processes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from platformd.core.errors import FieldError
+from platformd.core.quantities import Duration
+from platformd.model.kind import Column, Kind
+from platformd.model.resource import Name, Status, Struct
+from platformd.model.subjects import subject_error
+
+Expression = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=4096,
+        description="A CEL expression over the decoded packet.",
+        examples=["candidate.rb >= 0.55 && candidate.nbad == 0 && candidate.magpsf < 19.5"],
+    ),
+]
+"""A CEL predicate over a packet (https://cel.dev)."""
+
+
+class Route(Struct, kw_only=True):
+    """One way out of a ``route`` stage."""
+
+    subject: str
+    """Where matching packets are published; a stream must capture it."""
+    when: Expression | None = None
+    """Which packets take this route; the first route that matches wins; ``None`` takes all."""
+
+
+class _Stage(Struct, kw_only=True, tag_field="type"):
+    name: Name
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """How many processes share the stage's work."""
+
+
+class FilterStage(_Stage, kw_only=True, tag="filter"):
+    """Keeps the packets for which an expression is true."""
+
+    expression: Expression
+
+
+class AnnotateStage(_Stage, kw_only=True, tag="annotate"):
+    """Adds computed values to a packet under ``annotations``."""
+
+    annotators: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("galactic", "delta_mag")
+    """Which annotators run, by name."""
+
+
+class RouteStage(_Stage, kw_only=True, tag="route"):
+    """Publishes each packet to the first route that matches; a packet that matches none is counted as
+    rejected."""
+
+    routes: Annotated[tuple[Route, ...], msgspec.Meta(min_length=1, max_length=64)]
+
+
+Stage = FilterStage | AnnotateStage | RouteStage
+"""Any stage; ``type`` says which."""
+
+
+class PipelineSpec(Struct, kw_only=True):
+    """Where packets come from, what is done with them, in order, and where the bad ones go."""
+
+    source: str
+    """The subject pattern that the first stage reads; a stream must capture it."""
+    stages: Annotated[tuple[Stage, ...], msgspec.Meta(min_length=1, max_length=32)]
+    """In order; only the last one may (and must) be a ``route``."""
+    dead_letter: str
+    """The subject for packets that cannot be decoded or make an expression fail."""
+    id_field: str = "candid"
+    """The packet's field that identifies it: its output's ``msg_id``, so that nothing appears twice."""
+    format: Literal["avro"] = "avro"
+    """How packets come: Avro object container files with their schema inside."""
+    ack_wait: Duration = "30s"
+    """How long a worker may hold packets before others get them; a dead worker's are free at once."""
+    suspend: bool = False
+    """Stops the workers; what has not been processed waits in the stream."""
+
+
+class StageStatus(Struct, kw_only=True):
+    """One stage, counted since the pipeline was created (a restart keeps the counts)."""
+
+    name: str
+    type: str
+    workers_ready: int = 0
+    workers_desired: int = 0
+    restarts: int = 0
+    lag: int = 0
+    """Packets that wait for this stage."""
+    in_flight: int = 0
+    """Packets that a worker has and has not acknowledged."""
+    received: int = 0
+    """Packets taken from the stream, those that were given out again included."""
+    accepted: int = 0
+    rejected: int = 0
+    dead_lettered: int = 0
+    busy_seconds: float = 0.0
+    """Time spent on packets, all workers together, waiting for the disk not included."""
+    packets_per_second: float = 0.0
+    """Over the last status interval."""
+
+
+class PipelineStatus(Status, kw_only=True):
+    """``pending``, ``running``, ``degraded`` (a stage lacks workers), ``suspended``, ``error``."""
+
+    stages: tuple[StageStatus, ...] = ()
+
+
+def _check_stages(spec: PipelineSpec) -> list[FieldError]:
+    errors = []
+    names: dict[str, int] = {}
+    last = len(spec.stages) - 1
+    for i, stage in enumerate(spec.stages):
+        if stage.name in names:
+            errors.append(
+                FieldError(path=f"spec.stages[{i}].name", message=f"{stage.name!r} is stage {names[stage.name]} too")
+            )
+        names.setdefault(stage.name, i)
+        if isinstance(stage, RouteStage) != (i == last):
+            errors.append(
+                FieldError(
+                    path=f"spec.stages[{i}].type",
+                    message="a route ends the chain: the last stage must be one and no other may",
+                )
+            )
+    return errors
+
+
+def _check_subjects(spec: PipelineSpec) -> list[FieldError]:
+    named = [("spec.source", spec.source, True), ("spec.dead_letter", spec.dead_letter, False)]
+    for i, stage in enumerate(spec.stages):
+        if isinstance(stage, RouteStage):
+            named += [(f"spec.stages[{i}].routes[{j}].subject", r.subject, False) for j, r in enumerate(stage.routes)]
+    found = [(path, subject, subject_error(subject, pattern=pattern)) for path, subject, pattern in named]
+    return [FieldError(path=path, message=f"{subject!r} {wrong}") for path, subject, wrong in found if wrong]
+
+
+PIPELINE = Kind(
+    name="Pipeline",
+    plural="pipelines",
+    summary="A chain of stages over the records of a stream, each stage in its own worker processes.",
+    spec=PipelineSpec,
+    status=PipelineStatus,
+    aliases=("pl",),
+    finalizer="pipelines",
+    checks=(_check_stages, _check_subjects),
+    transitions={
+        "pending": frozenset({"running", "degraded", "suspended", "error"}),
+        "running": frozenset({"degraded", "suspended", "error"}),
+        "degraded": frozenset({"running", "suspended", "error"}),
+        "suspended": frozenset({"pending", "running", "degraded", "error"}),
+        "error": frozenset({"pending", "running", "degraded", "suspended"}),
+    },
+    columns=(
+        Column(title="STATE", path="status.state"),
+        Column(title="SOURCE", path="spec.source"),
+        Column(title="STAGES", path="status.stages", format="stages"),
+        Column(title="MESSAGE", path="status.message", wide=True),
+    ),
+)

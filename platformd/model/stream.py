@@ -1,0 +1,84 @@
+"""Stream: a durable, ordered log of the records published to its subjects."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from platformd.core.errors import FieldError
+from platformd.core.quantities import Duration, Size
+from platformd.model.kind import Column, Kind
+from platformd.model.resource import Status, Struct
+from platformd.model.subjects import patterns_overlap, subject_error
+
+
+class StreamSpec(Struct, kw_only=True):
+    """What the stream captures and how long it keeps it."""
+
+    subjects: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
+    """Patterns of the subjects it captures; no two streams may overlap."""
+    description: str = ""
+    max_age: Duration = "0"
+    """Records older than this go, whole log files at a time; ``0`` keeps them."""
+    max_bytes: Size = "0"
+    """The oldest records go when the log is larger than this; ``0`` for no limit."""
+    duplicate_window: Duration = "24h"
+    """A record whose ``msg_id`` was seen on the same subject within this time is acknowledged and not
+    stored again; ``0`` never looks."""
+    duplicate_limit: Annotated[int, msgspec.Meta(ge=0, le=16_777_216)] = 1_048_576
+    """How many ids are remembered at most; the oldest are forgotten first."""
+
+
+class StreamStatus(Status, kw_only=True):
+    """What the engine has. ``state`` is ``pending``, ``active`` or ``error``."""
+
+    messages: int = 0
+    bytes: int = 0
+    first_sequence: int = 0
+    last_sequence: int = 0
+    consumers: int = 0
+    messages_per_second: float = 0.0
+    """Records appended, over the last status interval."""
+    bytes_per_second: float = 0.0
+
+
+def _check_subjects(spec: StreamSpec) -> list[FieldError]:
+    errors = []
+    for i, subject in enumerate(spec.subjects):
+        wrong = subject_error(subject, pattern=True)
+        if wrong:
+            errors.append(FieldError(path=f"spec.subjects[{i}]", message=f"{subject!r} {wrong}"))
+    if not errors:
+        for i, first in enumerate(spec.subjects):
+            for second in spec.subjects[i + 1 :]:
+                if patterns_overlap(first, second):
+                    errors.append(FieldError(path="spec.subjects", message=f"{first!r} and {second!r} overlap"))
+    return errors
+
+
+STREAM = Kind(
+    name="Stream",
+    plural="streams",
+    summary="A durable, ordered log of the records published to its subjects.",
+    spec=StreamSpec,
+    status=StreamStatus,
+    aliases=("st",),
+    finalizer="queues",
+    checks=(_check_subjects,),
+    transitions={
+        "pending": frozenset({"active", "error"}),
+        "active": frozenset({"error"}),
+        "error": frozenset({"active"}),
+    },
+    columns=(
+        Column(title="STATE", path="status.state"),
+        Column(title="SUBJECTS", path="spec.subjects"),
+        Column(title="MESSAGES", path="status.messages", format="count"),
+        Column(title="BYTES", path="status.bytes", format="bytes"),
+        Column(title="RATE", path="status.messages_per_second", format="rate"),
+        Column(title="CONSUMERS", path="status.consumers", format="count"),
+        Column(title="FIRST", path="status.first_sequence", format="count", wide=True),
+        Column(title="LAST", path="status.last_sequence", format="count", wide=True),
+    ),
+)
