@@ -1,0 +1,157 @@
+"""Following resources without gaps and without repetition, whatever happens to the connection; no I/O.
+
+A watch without a starting revision begins with what is there (as ``added``), then a ``bookmark``. Until
+that first bookmark a lost connection starts over, since the revision of a listed object says nothing about
+the others. After it, a lost connection goes on with the revision that was being delivered: the events of
+one revision belong together but may be cut apart by a lost connection, so that revision is asked for again
+and what was already delivered of it is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from platformd.client.events import EventParser, ServerEvent
+from platformd.client.http import Head, Request, make_request, path_of
+from platformd.client.problems import problem_of
+from platformd.client.reading import as_kind, read_resource
+from platformd.core.errors import PlatformError, from_problem
+from platformd.model.kind import Kind
+from platformd.model.kinds import BY_NAME
+from platformd.model.resource import DEFAULT_TENANT, AnyResource
+
+EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a watch delivers."""
+
+    type: Literal["added", "modified", "deleted", "bookmark"]
+    """``bookmark``: everything up to ``revision`` has been delivered."""
+    revision: int
+    document: Any = None
+    """The resource as it was sent (decoded JSON); the last state for ``deleted``; ``None`` for a bookmark."""
+
+    @property
+    def resource(self) -> AnyResource:
+        """The resource, typed. Not to be asked of a bookmark.
+
+        Raises:
+            Unsupported: this version cannot read it.
+            PlatformError: this is a bookmark, or a resource of a kind that this version does not know.
+        """
+        kind = BY_NAME.get(self.document.get("kind", "")) if isinstance(self.document, dict) else None
+        if kind is None:
+            raise PlatformError(f"the {self.type} event carries no resource of a known kind")
+        return read_resource(kind, self.document)
+
+
+class WatchState:
+    """Where a watch stands: makes each request, takes each answer's bytes, gives changes."""
+
+    def __init__(
+        self, kinds: Sequence[Kind | str], *, tenant: str = DEFAULT_TENANT, after: int | None = None, selector: str = ""
+    ) -> None:
+        self._kinds = [as_kind(kind) for kind in kinds]
+        self._tenant, self._selector = tenant, selector
+        self._after = after
+        """Everything up to here has been delivered; ``None``: the listing has not ended."""
+        self._revision = after or 0
+        """The revision being delivered."""
+        self._delivered: set[tuple[str, str, str]] = set()
+        """What has been delivered of it."""
+        self._skip: set[tuple[str, str, str]] = set()
+        self._parser = EventParser()
+
+    @property
+    def after(self) -> int | None:
+        """Everything up to this revision has been delivered; ``None`` while the first listing goes on."""
+        return self._after
+
+    def request(self) -> Request:
+        """The request that goes on from here; for the first connection and for each after a lost one."""
+        self._parser = EventParser()
+        self._skip = set(self._delivered) if self._after is not None else set()
+        query = {"watch": ""}
+        if len(self._kinds) == 1:
+            path = path_of(self._kinds[0].plural, tenant=self._tenant)
+        else:
+            path = path_of("watch", tenant=self._tenant)
+            query = {"kinds": ",".join(kind.plural for kind in self._kinds)}
+        if self._selector:
+            query["label"] = self._selector
+        if self._after is not None:
+            query["after"] = str(self._after)
+        return make_request("GET", path, query=query, headers={"accept": f"{EVENT_STREAM}, application/problem+json"})
+
+    def check(self, head: Head) -> None:
+        """Whether ``head`` begins a watch.
+
+        Raises:
+            PlatformError: it is a success of another kind. A failure (status 300 and up) is for the
+                caller, who collects its body.
+        """
+        if head.status < 300 and head.media_type != EVENT_STREAM:
+            raise problem_of(500, {}, f"a watch was asked for, {head.media_type or 'nothing'} came".encode())
+
+    def feed(self, data: bytes) -> list[Change]:
+        """The changes that ``data`` (body bytes) completes.
+
+        Raises:
+            Gone: the revision to go on from has been compacted away; begin a new watch.
+            PlatformError: any other error that the server ends the watch with.
+            TooLarge: an event is over its limit.
+        """
+        changes = []
+        for event in self._parser.feed(data):
+            change = self._change(event)
+            if change is not None:
+                changes.append(change)
+        return changes
+
+    def _change(self, event: ServerEvent) -> Change | None:
+        try:
+            document = msgspec.json.decode(event.data)
+        except msgspec.DecodeError as error:
+            raise PlatformError(f"an event of the watch is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise PlatformError("an event of the watch is not a JSON object")
+        if event.event == "error":
+            raise from_problem(document)
+        if event.event == "bookmark":
+            revision = document.get("revision")
+            revision = revision if isinstance(revision, int) else _revision(event)
+            self._after = self._revision = max(revision, self._revision)
+            self._delivered, self._skip = set(), set()
+            return Change(type="bookmark", revision=revision)
+        if event.event in ("added", "modified", "deleted"):
+            return self._deliver(event.event, _revision(event), document)  # type: ignore[arg-type]
+        return None  # a type of event that a newer server has
+
+    def _deliver(
+        self, kind: Literal["added", "modified", "deleted"], revision: int, document: dict[str, Any]
+    ) -> Change | None:
+        change = Change(type=kind, revision=revision, document=document)
+        if self._after is None:
+            return change
+        key = (str(document.get("kind")), str(document.get("tenant")), str(document.get("name")))
+        if revision > self._revision:
+            self._revision, self._after = revision, max(self._after, revision - 1)
+            self._delivered, self._skip = set(), set()
+        elif key in self._skip:
+            self._skip.discard(key)
+            return None
+        self._delivered.add(key)
+        return change
+
+
+def _revision(event: ServerEvent) -> int:
+    try:
+        return int(event.id)
+    except ValueError:
+        raise PlatformError(f"an event of the watch has the id {event.id!r}, which is not a revision") from None
