@@ -1,0 +1,434 @@
+"""The control client for plain programs: a thin shell of blocking sockets around the sans-I/O core.
+
+``Client`` keeps one connection open between requests and is used by one thread at a time. A watch has a
+connection of its own. Every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from platformd.client import control
+from platformd.client.http import (
+    HINT_NOT_RUNNING,
+    Collector,
+    Head,
+    HttpConnection,
+    Request,
+    Response,
+    Target,
+    default_target,
+    make_request,
+)
+from platformd.client.reading import as_kind, read_resource
+from platformd.client.watching import Change, WatchState
+from platformd.core.errors import DeadlineExceeded, Forbidden, InvalidInput, PlatformError, Unavailable
+from platformd.model.kind import Kind
+from platformd.model.resource import DEFAULT_TENANT, AnyResource
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds that a connection may take to be accepted."""
+RECEIVE_BYTES: Final = 64 << 10
+"""The most bytes that are read at once."""
+SILENCE_TIMEOUT: Final = 60.0
+"""Seconds without any byte (heartbeats come every 15 by default) after which a watch is taken as lost."""
+FIRST_DELAY: Final = 0.1
+"""Seconds before a lost watch is tried again; doubles with each failure up to ``MAX_DELAY``."""
+MAX_DELAY: Final = 5.0
+"""The longest wait between two attempts to go on with a watch."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applying did."""
+
+    resource: AnyResource
+    outcome: control.Outcome
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All resources of a kind that were asked for."""
+
+    items: tuple[AnyResource, ...]
+    revision: int
+    """The revision of the first page; a watch after it misses nothing."""
+
+
+class Client:
+    """Talks to one daemon.
+
+    Args:
+        target: where it is; ``None`` for what the environment says (``default_target``).
+        timeout: seconds that an answer may keep silent.
+        sleep: how to wait between attempts of a watch.
+
+    Every method raises ``Unavailable`` when the daemon cannot be reached, ``Forbidden`` when its socket may
+    not be opened, ``DeadlineExceeded`` when it does not answer in time, ``OutcomeUnknown`` when the answer
+    to a change was lost, and the error that the daemon answers with.
+    """
+
+    def __init__(
+        self, target: Target | None = None, *, timeout: float = 30.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.target = target if target is not None else default_target(os.environ)
+        self._timeout = timeout
+        self._sleep = sleep
+        self._link: _Link | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a later request opens a new one."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def send(self, request: Request) -> Response:
+        """Send ``request`` and return the answer, whatever its status.
+
+        A request that may be repeated is sent once more when the kept connection turns out to have been
+        closed by the server in the meantime.
+        """
+        link, kept = self._link, True
+        if link is None or link.stale():
+            self.close()
+            link, kept = _Link(self.target, self._timeout), False
+        self._link = None  # until the answer has been read to its end, nobody else may use it
+        try:
+            response = link.exchange(request, give_up_early=kept and request.repeatable)
+            if response is None:
+                link.close()
+                link = _Link(self.target, self._timeout)
+                response = link.exchange(request)
+        except BaseException:
+            link.close()
+            raise
+        if response is None:
+            raise link.http.lost("it closed the connection")
+        if link.http.reusable:
+            self._link = link
+        else:
+            link.close()
+        return response
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send any request; the answer is a success. See ``platformd.client.http.make_request``.
+
+        Raises:
+            PlatformError: the answer is a failure.
+        """
+        request = make_request(
+            method, path, query=query, json=json, body=body, content_type=content_type, headers=headers
+        )
+        return self.send(request).check()
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon is and does: ``GET /status``."""
+        document: dict[str, Any] = self.send(control.status()).check().json()
+        return document
+
+    def get(self, kind: Kind | str, name: str, *, tenant: str = DEFAULT_TENANT) -> AnyResource:
+        """One resource.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        kind = as_kind(kind)
+        return read_resource(kind, self.send(control.get(kind, name, tenant=tenant)).check().json())
+
+    def pages(self, kind: Kind, *, tenant: str = DEFAULT_TENANT, selector: str = "") -> Iterator[control.DocumentPage]:
+        """All resources of a kind, as they are sent, page by page."""
+        cursor = None
+        while True:
+            page = control.read_page(
+                self.send(control.list_page(kind, tenant=tenant, selector=selector, cursor=cursor))
+            )
+            yield page
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def list(self, kind: Kind | str, *, tenant: str = DEFAULT_TENANT, selector: str = "") -> Listing:
+        """All resources of a kind whose labels match ``selector`` (``a=b,c!=d,e``)."""
+        kind = as_kind(kind)
+        items: list[AnyResource] = []
+        revision = 0
+        for page in self.pages(kind, tenant=tenant, selector=selector):
+            revision = revision or page.revision
+            items += [read_resource(kind, document) for document in page.items]
+        return Listing(tuple(items), revision)
+
+    def create(
+        self,
+        kind: Kind | str,
+        resource: AnyResource | Mapping[str, Any],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        dry_run: bool = False,
+    ) -> AnyResource:
+        """Create a resource from a resource or a document (name, labels, annotations, spec).
+
+        Raises:
+            Conflict: it is there.
+            Unprocessable: the document is not valid; ``errors`` has everything that is wrong.
+        """
+        kind = as_kind(kind)
+        response = self.send(control.create(kind, resource, tenant=tenant, dry_run=dry_run))
+        return read_resource(kind, response.check().json())
+
+    def apply(
+        self,
+        kind: Kind | str,
+        resource: AnyResource | Mapping[str, Any],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        dry_run: bool = False,
+        expect_revision: int | None = None,
+    ) -> Applied:
+        """Make a resource what the document says, creating it when it is not there.
+
+        Raises:
+            PreconditionFailed: its revision is not ``expect_revision``.
+            Unprocessable: the document is not valid; ``errors`` has everything that is wrong.
+        """
+        kind = as_kind(kind)
+        response = self.send(
+            control.apply(kind, resource, tenant=tenant, dry_run=dry_run, expect_revision=expect_revision)
+        )
+        return Applied(read_resource(kind, response.check().json()), control.read_outcome(response))
+
+    def patch(
+        self,
+        kind: Kind | str,
+        name: str,
+        changes: Mapping[str, Any],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        dry_run: bool = False,
+        expect_revision: int | None = None,
+    ) -> AnyResource:
+        """Change members of a resource (RFC 7396: ``None`` removes one).
+
+        Raises:
+            NotFound: it is not there.
+            PreconditionFailed: its revision is not ``expect_revision``.
+            Unprocessable: the result would not be valid.
+        """
+        kind = as_kind(kind)
+        response = self.send(
+            control.patch(kind, name, changes, tenant=tenant, dry_run=dry_run, expect_revision=expect_revision)
+        )
+        return read_resource(kind, response.check().json())
+
+    def delete(
+        self,
+        kind: Kind | str,
+        name: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        dry_run: bool = False,
+        expect_revision: int | None = None,
+    ) -> bool:
+        """Delete a resource. Returns whether it is gone already; if not, its controller is cleaning up.
+
+        Raises:
+            NotFound: it is not there.
+            PreconditionFailed: its revision is not ``expect_revision``.
+        """
+        kind = as_kind(kind)
+        request = control.delete(kind, name, tenant=tenant, dry_run=dry_run, expect_revision=expect_revision)
+        return self.send(request).check().status != 202
+
+    def watch(
+        self,
+        kinds: Sequence[Kind | str],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        after: int | None = None,
+        selector: str = "",
+        on_lost: Callable[[PlatformError, float], None] | None = None,
+    ) -> Iterator[Change]:
+        """Follow resources; see ``platformd.client.watching`` for what is promised.
+
+        A connection that is lost after it stood once is opened again, for as long as it takes. Closing
+        the iterator closes the connection.
+
+        Args:
+            kinds: what to follow.
+            tenant: whose resources.
+            after: go on after this revision; ``None`` begins with what is there.
+            selector: only resources whose labels match.
+            on_lost: told of each lost connection and the seconds until the next attempt.
+
+        Raises:
+            Gone: the revision to go on from has been compacted away; begin a new watch.
+        """
+        state = WatchState(kinds, tenant=tenant, after=after, selector=selector)
+        stood, delay = False, FIRST_DELAY
+        while True:
+            try:
+                for change in self._watch_once(state):
+                    stood = True
+                    if change is not None:
+                        delay = FIRST_DELAY
+                        yield change
+                lost: PlatformError = Unavailable("the watch was ended by the daemon", subject=str(self.target))
+            except (Unavailable, DeadlineExceeded) as error:
+                if not stood:
+                    raise
+                lost = error
+            if on_lost is not None:
+                on_lost(lost, delay)
+            self._sleep(delay)
+            delay = min(delay * 2, MAX_DELAY)
+
+    def _watch_once(self, state: WatchState) -> Iterator[Change | None]:
+        """The changes that one connection brings; ``None`` once it stands."""
+        link = _Link(self.target, SILENCE_TIMEOUT)
+        failure: Collector | None = None
+        try:
+            link.send(state.request())
+            while True:
+                for part in link.http.receive(link.receive()):
+                    if isinstance(part, Head):
+                        state.check(part)
+                        failure = Collector() if part.status >= 300 else None
+                        if failure is None:
+                            yield None
+                    if failure is not None:
+                        response = failure.add(part)
+                        if response is not None:
+                            response.check()
+                    elif isinstance(part, bytes):
+                        yield from state.feed(part)
+                    elif not isinstance(part, Head):
+                        return
+        finally:
+            link.close()
+
+
+class _Link:
+    """One connected socket with its protocol."""
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        self.http = HttpConnection(target)
+        self._timeout = timeout
+        self._socket = _connect(target)
+        self._socket.settimeout(timeout)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def stale(self) -> bool:
+        """Whether the server has closed the connection, or sent something that nobody asked for."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def exchange(self, request: Request, *, give_up_early: bool = False) -> Response | None:
+        """Send ``request`` and read its answer.
+
+        ``None`` when the connection ended before the first byte of the answer, if ``give_up_early``; without
+        it that is an error.
+        """
+        self.send(request)
+        collector = Collector()
+        while True:
+            data = self.receive()
+            if not data and give_up_early and not self.http.answered:
+                return None
+            for part in self.http.receive(data):
+                response = collector.add(part)
+                if response is not None:
+                    return response
+
+    def send(self, request: Request) -> None:
+        data = self.http.send(request)
+        try:
+            self._socket.sendall(data)
+        except TimeoutError as error:
+            raise self._too_slow() from error
+        except OSError:
+            # The server closed before it had read everything. It may have said why (413 for a body that is
+            # too large), so reading comes next; if there is nothing to read, that is the error.
+            return
+
+    def receive(self) -> bytes:
+        """What has come; ``b""`` when the connection has ended, in whatever way."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except TimeoutError as error:
+            raise self._too_slow() from error
+        except OSError:
+            return b""
+
+    def _too_slow(self) -> PlatformError:
+        lost = self.http.lost(f"nothing came for {self._timeout:g}s")
+        if not isinstance(lost, Unavailable):
+            return lost
+        return DeadlineExceeded(f"the daemon was silent for {self._timeout:g}s", subject=str(self.http.target))
+
+
+def _connect(target: Target) -> socket.socket:
+    try:
+        if target.unix is None:
+            return socket.create_connection((target.host, target.port), CONNECT_TIMEOUT)
+        return _connect_unix(target.unix)
+    except PermissionError as error:
+        raise Forbidden(
+            "you may not open this socket", subject=str(target), hint="its group may: join it, or use sudo"
+        ) from error
+    except TimeoutError as error:
+        message = f"no connection was accepted within {CONNECT_TIMEOUT:g}s"
+        raise Unavailable(message, subject=str(target), hint=HINT_NOT_RUNNING) from error
+    except FileNotFoundError as error:
+        raise Unavailable("there is no such socket", subject=str(target), hint=HINT_NOT_RUNNING) from error
+    except ConnectionRefusedError as error:
+        raise Unavailable("nothing is listening here", subject=str(target), hint=HINT_NOT_RUNNING) from error
+    except OSError as error:
+        raise Unavailable(
+            f"cannot be connected to: {error.strerror or error}", subject=str(target), hint=HINT_NOT_RUNNING
+        ) from error
+
+
+def _connect_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The kernel answers a full backlog of a Unix socket with EAGAIN at once when the socket has a timeout,
+    # and by waiting when it has none; a send timeout makes it wait that long.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(CONNECT_TIMEOUT), 0))
+    try:
+        sock.connect(path)
+    except BlockingIOError as error:
+        sock.close()
+        raise TimeoutError from error
+    except OSError as error:
+        sock.close()
+        if "too long" in str(error):
+            raise InvalidInput("is too long for a Unix socket (107 bytes)", subject=path) from error
+        raise
+    return sock
