@@ -1,0 +1,185 @@
+"""The loop that every controller is made of.
+
+Level-triggered: a change only says *which* object to look at; what is there is read again before the
+controller acts. So changes coalesce, a missed one does no harm, and a restart begins with everything.
+One object is never worked on twice at the same time; an object that fails is tried again with
+back-off, and holds nobody else up.
+
+    changed ──▶ due ──▶ working ──▶ (done) or ──▶ due again later (failed, or the reconciler asked)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Never
+
+import trio
+
+from platformd.conductor.conductor import Conductor
+from platformd.conductor.facts import Change
+from platformd.core.errors import Gone, NotFound, PlatformError
+from platformd.model.kind import Kind
+from platformd.model.resource import AnyResource
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8
+"""How many objects of a controller are worked on at once."""
+BACKOFF_FIRST = 0.2
+"""Seconds until an object that failed is tried again; doubles with each failure."""
+BACKOFF_MAX = 60.0
+"""The longest wait between tries, seconds."""
+RESYNC = 300.0
+"""Every object is looked at this often, in seconds, even if nothing seems to have changed."""
+
+
+class Key(NamedTuple):
+    """An object to look at."""
+
+    kind: str
+    tenant: str
+    name: str
+
+
+Reconcile = Callable[[AnyResource], Awaitable[float | None]]
+"""Closes the difference between the spec and what is so. Returns seconds after which it wants to look
+again, or ``None``. A ``PlatformError`` means: try again later."""
+
+Related = Callable[[Change], Sequence[Key]]
+"""Which objects to look at when one of a related kind changed or went."""
+
+
+async def run_controller(
+    conductor: Conductor,
+    kind: Kind,
+    reconcile: Reconcile,
+    *,
+    related: dict[str, Related] | None = None,
+    jitter: Callable[[], float] = random.random,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> Never:
+    """Keep ``reconcile`` called for every object of ``kind`` that may need it.
+
+    Args:
+        conductor: where the objects are.
+        kind: whose objects these are.
+        reconcile: see ``Reconcile``.
+        related: by kind name: changes of other kinds that concern objects of this one.
+        jitter: a number in [0, 1), so that failures do not come back all at once.
+        task_status: started when the first listing is in the queue.
+    """
+    queue = _Queue(jitter)
+    watched = [kind, *(k for k in conductor.kinds if related and k.name in related)]
+    async with trio.open_nursery() as nursery:
+        for _ in range(WORKERS):
+            nursery.start_soon(_work, conductor, kind, reconcile, queue)
+        while True:
+            try:
+                async with conductor.watch(watched, None) as batches:
+                    async for batch in batches:
+                        for change in batch.changes:
+                            for key in _keys(kind, related or {}, change):
+                                queue.add(key)
+                        if not batch.changes:
+                            task_status.started()
+                            task_status = trio.TASK_STATUS_IGNORED
+            except Gone as error:
+                log.warning("the %s controller lists again: %s", kind.plural, error)
+    raise AssertionError("unreachable")
+
+
+def key_of_resource(resource: AnyResource) -> Key:
+    """The key of ``resource`` in a controller's queue."""
+    return Key(resource.kind, resource.tenant, resource.name)
+
+
+def _keys(kind: Kind, related: dict[str, Related], change: Change) -> Sequence[Key]:
+    if change.resource.kind == kind.name:
+        return [key_of_resource(change.resource)]
+    return related[change.resource.kind](change)
+
+
+async def _work(conductor: Conductor, kind: Kind, reconcile: Reconcile, queue: _Queue) -> None:
+    while True:
+        key = await queue.take()
+        again: float | None = RESYNC
+        try:
+            resource = await conductor.get(kind, key.name, key.tenant)
+            again = await reconcile(resource)
+            queue.succeeded(key, RESYNC if again is None else min(again, RESYNC))
+        except NotFound as error:
+            # Gone between the change and now; anything else that is missing is worth another try.
+            if error.subject == f"{kind.singular}/{key.name}":
+                queue.forget(key)
+            else:
+                queue.failed(key, error)
+        except PlatformError as error:
+            queue.failed(key, error)
+
+
+class _Queue:
+    """Which objects are due, and when."""
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self._jitter = jitter
+        self._due: dict[Key, float] = {}
+        self._working: set[Key] = set()
+        self._dirty: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._changed = trio.Event()
+
+    def add(self, key: Key, delay: float = 0.0) -> None:
+        """Look at ``key`` after ``delay`` seconds; sooner wins. While it is worked on: right after."""
+        if key in self._working:
+            self._dirty.add(key)
+            return
+        when = trio.current_time() + delay
+        if when < self._due.get(key, math.inf):
+            self._due[key] = when
+            self._changed.set()
+
+    async def take(self) -> Key:
+        """Wait for the next object that is due; it is the caller's until one of the verdicts below."""
+        while True:
+            self._changed = trio.Event() if self._changed.is_set() else self._changed
+            changed = self._changed
+            key = min(self._due, key=self._due.__getitem__, default=None)
+            if key is None:
+                await changed.wait()
+            elif self._due[key] <= trio.current_time():
+                del self._due[key]
+                self._working.add(key)
+                await trio.lowlevel.checkpoint()
+                return key
+            else:
+                with trio.move_on_at(self._due[key]):
+                    await changed.wait()
+
+    def succeeded(self, key: Key, again: float) -> None:
+        """Done for now; look again after ``again`` seconds."""
+        self._failures.pop(key, None)
+        self._release(key, again)
+
+    def failed(self, key: Key, error: PlatformError) -> None:
+        """Not done; back off."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** min(count - 1, 16)) * (1 + 0.2 * self._jitter())
+        log.warning("%s/%s: try %d failed, next in %.1f s: %s", key.kind.lower(), key.name, count, delay, error)
+        self._release(key, delay, dirty_counts=False)
+
+    def forget(self, key: Key) -> None:
+        """The object is gone."""
+        self._failures.pop(key, None)
+        self._working.discard(key)
+        if key in self._dirty:
+            self._dirty.discard(key)
+            self.add(key)
+
+    def _release(self, key: Key, delay: float, *, dirty_counts: bool = True) -> None:
+        self._working.discard(key)
+        dirty = key in self._dirty
+        self._dirty.discard(key)
+        self.add(key, 0.0 if dirty and dirty_counts else delay)

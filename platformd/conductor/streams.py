@@ -1,0 +1,115 @@
+"""The controller of Streams: makes the queue engine's streams what their resources say.
+
+It stands here and not in ``queues`` because an engine knows no resources.
+"""
+
+from __future__ import annotations
+
+from typing import Never
+
+import msgspec
+import trio
+
+from platformd.conductor.conductor import Conductor
+from platformd.conductor.reconcile import run_controller
+from platformd.core.errors import Conflict, NotFound, PlatformError
+from platformd.core.quantities import seconds, size_bytes
+from platformd.model.resource import AnyResource
+from platformd.model.stream import STREAM, StreamSpec, StreamStatus
+from platformd.queues.contract import StreamConfig, StreamInfo, Streams
+
+FINALIZER = "queues"
+"""What this controller takes off when a stream's records are gone."""
+
+STATUS_INTERVAL = 1.0
+"""Seconds between measurements of a stream."""
+
+
+async def run(
+    conductor: Conductor, streams: Streams, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> Never:
+    """Keep streams and their status as they should be. Started when all are known."""
+    controller = _Controller(conductor, streams)
+    await run_controller(conductor, STREAM, controller.reconcile, task_status=task_status)
+
+
+def config_of(spec: StreamSpec) -> StreamConfig:
+    """What the engine is told."""
+    return StreamConfig(
+        subjects=spec.subjects,
+        max_age=seconds(spec.max_age),
+        max_bytes=size_bytes(spec.max_bytes),
+        duplicate_window=seconds(spec.duplicate_window),
+        duplicate_limit=spec.duplicate_limit,
+    )
+
+
+class _Controller:
+    def __init__(self, conductor: Conductor, streams: Streams) -> None:
+        self._conductor = conductor
+        self._streams = streams
+        self._measured: dict[str, tuple[float, StreamInfo]] = {}
+
+    async def reconcile(self, resource: AnyResource) -> float | None:
+        name = engine_name(resource)
+        if resource.deleting_at is not None:
+            try:
+                await self._streams.delete_stream(name)
+            except NotFound:
+                pass
+            self._measured.pop(name, None)
+            await self._conductor.finalize(resource, FINALIZER)
+            return None
+        try:
+            info = await self._ensure(name, config_of(resource.spec))
+        except Conflict as error:
+            await self._refuse(resource, "SubjectsTaken", error)
+            return STATUS_INTERVAL * 5
+        except PlatformError as error:
+            await self._refuse(resource, "EngineRefused", error)
+            raise
+        await self._conductor.set_status(resource, self._status(resource, name, info))
+        return STATUS_INTERVAL
+
+    async def _ensure(self, name: str, config: StreamConfig) -> StreamInfo:
+        try:
+            info = self._streams.stream(name)
+        except NotFound:
+            return await self._streams.put_stream(name, config)
+        return info if info.config == config else await self._streams.put_stream(name, config)
+
+    async def _refuse(self, resource: AnyResource, reason: str, error: PlatformError) -> None:
+        status = msgspec.structs.replace(
+            resource.status,
+            state="error",
+            reason=reason,
+            message=str(error),
+            observed_generation=resource.generation,
+            messages_per_second=0.0,
+            bytes_per_second=0.0,
+        )
+        await self._conductor.set_status(resource, status)
+
+    def _status(self, resource: AnyResource, name: str, info: StreamInfo) -> StreamStatus:
+        now = trio.current_time()
+        before = self._measured.get(name)
+        self._measured[name] = (now, info)
+        span = now - before[0] if before else 0.0
+        records = info.last_sequence - before[1].last_sequence if before else 0
+        grown = max(0, info.bytes - before[1].bytes) if before else 0
+        return StreamStatus(
+            state="active",
+            observed_generation=resource.generation,
+            messages=info.messages,
+            bytes=info.bytes,
+            first_sequence=info.first_sequence,
+            last_sequence=info.last_sequence,
+            consumers=info.consumers,
+            messages_per_second=round(records / span, 1) if span > 0 else 0.0,
+            bytes_per_second=round(grown / span, 1) if span > 0 else 0.0,
+        )
+
+
+def engine_name(resource: AnyResource) -> str:
+    """The stream's name in the engine, which knows no tenants: their names are prefixed."""
+    return resource.name if resource.tenant == "default" else f"{resource.tenant}.{resource.name}"

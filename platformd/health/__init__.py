@@ -1,0 +1,1 @@
+"""Health: what is measured and judged. It reports and never acts."""

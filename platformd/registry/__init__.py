@@ -1,0 +1,1 @@
+"""The registry: services and endpoints, discovery."""

@@ -1,0 +1,74 @@
+"""The controllers of Services and Endpoints."""
+
+from __future__ import annotations
+
+from typing import Never
+
+import trio
+
+from platformd.conductor.conductor import Conductor
+from platformd.conductor.facts import Change
+from platformd.conductor.reconcile import Key, key_of_resource, run_controller
+from platformd.core.errors import NotFound
+from platformd.model.resource import AnyResource
+from platformd.model.service import ENDPOINT, SERVICE
+from platformd.registry import rules
+
+
+async def run(conductor: Conductor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Never:
+    """Keep the statuses of services and endpoints. Started when all are known."""
+
+    async def service(resource: AnyResource) -> float | None:
+        endpoints = await conductor.list(ENDPOINT, resource.tenant)
+        await conductor.set_status(resource, rules.service_status(resource, endpoints.items))
+        return None
+
+    async def endpoint(resource: AnyResource) -> float | None:
+        try:
+            await conductor.get(SERVICE, resource.spec.service, resource.tenant)
+            exists = True
+        except NotFound:
+            exists = False
+        await conductor.set_status(resource, rules.endpoint_status(resource, service_exists=exists))
+        return None
+
+    index = _Index()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            lambda task_status: run_controller(
+                conductor, SERVICE, service, related={ENDPOINT.name: index.services_of}, task_status=task_status
+            )
+        )
+        await nursery.start(
+            lambda task_status: run_controller(
+                conductor, ENDPOINT, endpoint, related={SERVICE.name: index.endpoints_of}, task_status=task_status
+            )
+        )
+        task_status.started()
+    raise AssertionError("unreachable")
+
+
+class _Index:
+    """Which endpoints belong to which service, as the watch tells it."""
+
+    def __init__(self) -> None:
+        self._service_of: dict[Key, Key] = {}
+        self._endpoints_of: dict[Key, set[Key]] = {}
+
+    def services_of(self, change: Change) -> list[Key]:
+        """The services that a change of an endpoint concerns: the one it is of and the one it was of."""
+        endpoint = key_of_resource(change.resource)
+        service = Key(SERVICE.name, change.resource.tenant, change.resource.spec.service)
+        before = self._service_of.pop(endpoint, None)
+        if before is not None:
+            self._endpoints_of[before].discard(endpoint)
+            if not self._endpoints_of[before]:
+                del self._endpoints_of[before]
+        if change.type != "deleted":
+            self._service_of[endpoint] = service
+            self._endpoints_of.setdefault(service, set()).add(endpoint)
+        return [service] if before in (None, service) else [service, before]
+
+    def endpoints_of(self, change: Change) -> list[Key]:
+        """The endpoints that a change of a service concerns."""
+        return list(self._endpoints_of.get(key_of_resource(change.resource), ()))
