@@ -72,7 +72,11 @@ def decode_document(
 
 
 def _take_identity(
-    kind: Kind, document: dict[str, Any], given: dict[str, str | None], members: dict[str, Any], errors: list[FieldError]
+    kind: Kind,
+    document: dict[str, Any],
+    given: dict[str, str | None],
+    members: dict[str, Any],
+    errors: list[FieldError],
 ) -> None:
     """Kind, name and tenant: from the document or from elsewhere, and never two different ones."""
     if document.get("kind", kind.name) != kind.name:

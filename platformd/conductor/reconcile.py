@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Never
 
 import trio
@@ -57,7 +57,7 @@ async def run_controller(
     kind: Kind,
     reconcile: Reconcile,
     *,
-    related: dict[str, Related] | None = None,
+    related: Mapping[str, Related] | None = None,
     jitter: Callable[[], float] = random.random,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> Never:
@@ -96,7 +96,7 @@ def key_of_resource(resource: AnyResource) -> Key:
     return Key(resource.kind, resource.tenant, resource.name)
 
 
-def _keys(kind: Kind, related: dict[str, Related], change: Change) -> Sequence[Key]:
+def _keys(kind: Kind, related: Mapping[str, Related], change: Change) -> Sequence[Key]:
     if change.resource.kind == kind.name:
         return [key_of_resource(change.resource)]
     return related[change.resource.kind](change)

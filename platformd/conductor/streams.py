@@ -5,6 +5,7 @@ It stands here and not in ``queues`` because an engine knows no resources.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Never
 
 import msgspec
@@ -53,10 +54,8 @@ class _Controller:
     async def reconcile(self, resource: AnyResource) -> float | None:
         name = engine_name(resource)
         if resource.deleting_at is not None:
-            try:
+            with contextlib.suppress(NotFound):
                 await self._streams.delete_stream(name)
-            except NotFound:
-                pass
             self._measured.pop(name, None)
             await self._conductor.finalize(resource, FINALIZER)
             return None

@@ -23,7 +23,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class DaemonSettings(_Section, kw_only=True):
+class DaemonSettings(_Section, frozen=True, kw_only=True):
     """The process itself."""
 
     state_dir: str = ""
@@ -43,7 +43,7 @@ class DaemonSettings(_Section, kw_only=True):
     """This machine's name as a Node. Empty: the host name."""
 
 
-class HttpSettings(_Section, kw_only=True):
+class HttpSettings(_Section, frozen=True, kw_only=True):
     """The control API."""
 
     listen: str = ""
@@ -65,7 +65,7 @@ class HttpSettings(_Section, kw_only=True):
     """How often an idle watch stream carries a comment."""
 
 
-class StoreSettings(_Section, kw_only=True):
+class StoreSettings(_Section, frozen=True, kw_only=True):
     """The coordination store."""
 
     engine: Literal["sqlite"] = "sqlite"
@@ -94,7 +94,7 @@ class StoreSettings(_Section, kw_only=True):
     """At least this many of the newest revisions are kept."""
 
 
-class QueueSettings(_Section, kw_only=True):
+class QueueSettings(_Section, frozen=True, kw_only=True):
     """The data queues."""
 
     engine: Literal["native"] = "native"
@@ -115,14 +115,14 @@ class QueueSettings(_Section, kw_only=True):
     """Long polls waiting for records. Over it: refused."""
 
 
-class HealthSettings(_Section, kw_only=True):
+class HealthSettings(_Section, frozen=True, kw_only=True):
     """The host collector."""
 
     collect_interval: Duration = "5s"
     """How often the machine is measured into its Node's status."""
 
 
-class PipelineSettings(_Section, kw_only=True):
+class PipelineSettings(_Section, frozen=True, kw_only=True):
     """Event pipelines."""
 
     max_workers: int = 64
@@ -136,7 +136,7 @@ class PipelineSettings(_Section, kw_only=True):
     """How often counts and lags of stages are written to the status."""
 
 
-class Settings(_Section, kw_only=True):
+class Settings(_Section, frozen=True, kw_only=True):
     """All settings, by section."""
 
     daemon: DaemonSettings = msgspec.field(default_factory=DaemonSettings)

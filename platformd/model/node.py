@@ -6,7 +6,7 @@ from platformd.model.kind import Column, Kind
 from platformd.model.resource import Status, Struct
 
 
-class NodeSpec(Struct, kw_only=True):
+class NodeSpec(Struct, frozen=True, kw_only=True):
     """What a person says of the machine."""
 
     description: str = ""
@@ -14,7 +14,7 @@ class NodeSpec(Struct, kw_only=True):
     """Where it stands; discovery prefers the own zone."""
 
 
-class DiskUsage(Struct, kw_only=True):
+class DiskUsage(Struct, frozen=True, kw_only=True):
     """One mounted file system with a disk behind it."""
 
     mount: str
@@ -24,7 +24,7 @@ class DiskUsage(Struct, kw_only=True):
     used_bytes: int
 
 
-class NetworkRate(Struct, kw_only=True):
+class NetworkRate(Struct, frozen=True, kw_only=True):
     """One network interface's traffic over the last interval."""
 
     interface: str
@@ -32,7 +32,7 @@ class NetworkRate(Struct, kw_only=True):
     transmit_bytes_per_second: float
 
 
-class NodeStatus(Status, kw_only=True):
+class NodeStatus(Status, frozen=True, kw_only=True):
     """What was found and measured. ``state`` is ``passing`` or ``unknown`` (no measurement)."""
 
     hostname: str = ""

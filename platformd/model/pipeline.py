@@ -24,7 +24,7 @@ Expression = Annotated[
 """A CEL predicate over a packet (https://cel.dev)."""
 
 
-class Route(Struct, kw_only=True):
+class Route(Struct, frozen=True, kw_only=True):
     """One way out of a ``route`` stage."""
 
     subject: str
@@ -33,26 +33,26 @@ class Route(Struct, kw_only=True):
     """Which packets take this route; the first route that matches wins; ``None`` takes all."""
 
 
-class _Stage(Struct, kw_only=True, tag_field="type"):
+class _Stage(Struct, frozen=True, kw_only=True, tag_field="type"):
     name: Name
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     """How many processes share the stage's work."""
 
 
-class FilterStage(_Stage, kw_only=True, tag="filter"):
+class FilterStage(_Stage, frozen=True, kw_only=True, tag="filter"):
     """Keeps the packets for which an expression is true."""
 
     expression: Expression
 
 
-class AnnotateStage(_Stage, kw_only=True, tag="annotate"):
+class AnnotateStage(_Stage, frozen=True, kw_only=True, tag="annotate"):
     """Adds computed values to a packet under ``annotations``."""
 
     annotators: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("galactic", "delta_mag")
     """Which annotators run, by name."""
 
 
-class RouteStage(_Stage, kw_only=True, tag="route"):
+class RouteStage(_Stage, frozen=True, kw_only=True, tag="route"):
     """Publishes each packet to the first route that matches; a packet that matches none is counted as
     rejected."""
 
@@ -63,7 +63,7 @@ Stage = FilterStage | AnnotateStage | RouteStage
 """Any stage; ``type`` says which."""
 
 
-class PipelineSpec(Struct, kw_only=True):
+class PipelineSpec(Struct, frozen=True, kw_only=True):
     """Where packets come from, what is done with them, in order, and where the bad ones go."""
 
     source: str
@@ -82,7 +82,7 @@ class PipelineSpec(Struct, kw_only=True):
     """Stops the workers; what has not been processed waits in the stream."""
 
 
-class StageStatus(Struct, kw_only=True):
+class StageStatus(Struct, frozen=True, kw_only=True):
     """One stage, counted since the pipeline was created (a restart keeps the counts)."""
 
     name: str
@@ -105,7 +105,7 @@ class StageStatus(Struct, kw_only=True):
     """Over the last status interval."""
 
 
-class PipelineStatus(Status, kw_only=True):
+class PipelineStatus(Status, frozen=True, kw_only=True):
     """``pending``, ``running``, ``degraded`` (a stage lacks workers), ``suspended``, ``error``."""
 
     stages: tuple[StageStatus, ...] = ()

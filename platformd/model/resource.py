@@ -29,7 +29,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The base of all facts: frozen, by keyword, strict about unknown fields."""
 
 
-class Owner(Struct, kw_only=True):
+class Owner(Struct, frozen=True, kw_only=True):
     """The resource that this one belongs to and is deleted with."""
 
     kind: str
@@ -37,7 +37,7 @@ class Owner(Struct, kw_only=True):
     uid: str = ""
 
 
-class Status(Struct, kw_only=True):
+class Status(Struct, frozen=True, kw_only=True):
     """What every status has; kinds add their own fields."""
 
     state: str = "pending"

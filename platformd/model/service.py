@@ -10,7 +10,7 @@ from platformd.model.kind import Column, Kind
 from platformd.model.resource import Name, Status, Struct
 
 
-class ServiceSpec(Struct, kw_only=True):
+class ServiceSpec(Struct, frozen=True, kw_only=True):
     """What it is."""
 
     protocol: str = "tcp"
@@ -21,13 +21,13 @@ class ServiceSpec(Struct, kw_only=True):
     metadata: dict[str, str] = {}
 
 
-class ServiceStatus(Status, kw_only=True):
+class ServiceStatus(Status, frozen=True, kw_only=True):
     """``available`` when it has an endpoint, ``empty`` when it has none."""
 
     endpoints: int = 0
 
 
-class EndpointSpec(Struct, kw_only=True):
+class EndpointSpec(Struct, frozen=True, kw_only=True):
     """Where it is."""
 
     service: Name
@@ -40,7 +40,7 @@ class EndpointSpec(Struct, kw_only=True):
     weight: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 1
 
 
-class EndpointStatus(Status, kw_only=True):
+class EndpointStatus(Status, frozen=True, kw_only=True):
     """``registered``, or ``orphaned`` when its Service is missing."""
 
 

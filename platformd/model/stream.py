@@ -13,7 +13,7 @@ from platformd.model.resource import Status, Struct
 from platformd.model.subjects import patterns_overlap, subject_error
 
 
-class StreamSpec(Struct, kw_only=True):
+class StreamSpec(Struct, frozen=True, kw_only=True):
     """What the stream captures and how long it keeps it."""
 
     subjects: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
@@ -30,7 +30,7 @@ class StreamSpec(Struct, kw_only=True):
     """How many ids are remembered at most; the oldest are forgotten first."""
 
 
-class StreamStatus(Status, kw_only=True):
+class StreamStatus(Status, frozen=True, kw_only=True):
     """What the engine has. ``state`` is ``pending``, ``active`` or ``error``."""
 
     messages: int = 0
