@@ -28,7 +28,7 @@ class _Fact(msgspec.Struct, frozen=True):
     pass
 
 
-class KeyValue(_Fact, kw_only=True):
+class KeyValue(_Fact, frozen=True, kw_only=True):
     """A key as it was at some revision."""
 
     key: bytes
@@ -43,7 +43,7 @@ class KeyValue(_Fact, kw_only=True):
     """The lease it is bound to; 0 for none."""
 
 
-class Listing(_Fact, kw_only=True):
+class Listing(_Fact, frozen=True, kw_only=True):
     """The answer to ``list``."""
 
     items: tuple[KeyValue, ...]
@@ -58,7 +58,7 @@ CompareTarget = Literal["value", "version", "create_revision", "mod_revision", "
 CompareOperator = Literal["==", "!=", "<", ">"]
 
 
-class Compare(_Fact):
+class Compare(_Fact, frozen=True):
     """One condition of a transaction. A missing key has version, revisions and lease 0; a compare of the
     *value* of a missing key is false, whatever the operator."""
 
@@ -68,7 +68,7 @@ class Compare(_Fact):
     operand: bytes | int
 
 
-class Put(_Fact):
+class Put(_Fact, frozen=True):
     """Sets a key."""
 
     key: bytes
@@ -77,14 +77,14 @@ class Put(_Fact):
     """The lease that the key is bound to; 0 unbinds it."""
 
 
-class Delete(_Fact):
+class Delete(_Fact, frozen=True):
     """Removes a key, or with ``end`` all keys in [key, end)."""
 
     key: bytes
     end: bytes | None = None
 
 
-class Get(_Fact):
+class Get(_Fact, frozen=True):
     """Reads a key, or with ``end`` all keys in [key, end), as the earlier operations left them."""
 
     key: bytes
@@ -94,26 +94,26 @@ class Get(_Fact):
 Operation = Put | Delete | Get
 
 
-class PutResult(_Fact):
+class PutResult(_Fact, frozen=True):
     """Answer to ``Put``."""
 
     previous: KeyValue | None = None
 
 
-class DeleteResult(_Fact):
+class DeleteResult(_Fact, frozen=True):
     """Answer to ``Delete``."""
 
     deleted: int
     previous: tuple[KeyValue, ...] = ()
 
 
-class GetResult(_Fact):
+class GetResult(_Fact, frozen=True):
     """Answer to ``Get``."""
 
     items: tuple[KeyValue, ...]
 
 
-class TxnResult(_Fact, kw_only=True):
+class TxnResult(_Fact, frozen=True, kw_only=True):
     """The answer to ``txn``."""
 
     succeeded: bool
@@ -124,7 +124,7 @@ class TxnResult(_Fact, kw_only=True):
     """One for each operation of the branch that ran."""
 
 
-class Event(_Fact, kw_only=True):
+class Event(_Fact, frozen=True, kw_only=True):
     """One change of one key."""
 
     type: Literal["put", "delete"]
@@ -134,7 +134,7 @@ class Event(_Fact, kw_only=True):
     """Before it, if the watch asked for it and it is not compacted."""
 
 
-class WatchBatch(_Fact, kw_only=True):
+class WatchBatch(_Fact, frozen=True, kw_only=True):
     """All events of one or more whole revisions, in order; with no events it is a bookmark."""
 
     revision: int
@@ -142,7 +142,7 @@ class WatchBatch(_Fact, kw_only=True):
     events: tuple[Event, ...] = ()
 
 
-class Lease(_Fact, kw_only=True):
+class Lease(_Fact, frozen=True, kw_only=True):
     """A lease as it is now."""
 
     id: int
@@ -154,7 +154,7 @@ class Lease(_Fact, kw_only=True):
     """What is bound to it and will be deleted with it."""
 
 
-class StoreStatus(_Fact, kw_only=True):
+class StoreStatus(_Fact, frozen=True, kw_only=True):
     """How the store is."""
 
     engine: str

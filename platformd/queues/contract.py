@@ -29,7 +29,7 @@ class _Fact(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
-class StreamConfig(_Fact, kw_only=True):
+class StreamConfig(_Fact, frozen=True, kw_only=True):
     """What a stream is, for the engine."""
 
     subjects: tuple[str, ...]
@@ -42,7 +42,7 @@ class StreamConfig(_Fact, kw_only=True):
     duplicate_limit: int = 1_048_576
 
 
-class StreamInfo(_Fact, kw_only=True):
+class StreamInfo(_Fact, frozen=True, kw_only=True):
     """What a stream has."""
 
     name: str
@@ -55,7 +55,7 @@ class StreamInfo(_Fact, kw_only=True):
     consumers: int
 
 
-class ConsumerConfig(_Fact, kw_only=True):
+class ConsumerConfig(_Fact, frozen=True, kw_only=True):
     """What a consumer wants."""
 
     filter_subject: str = ">"
@@ -76,7 +76,7 @@ class ConsumerConfig(_Fact, kw_only=True):
     ``ConsumerInfo.stalled`` counts it)."""
 
 
-class ConsumerInfo(_Fact, kw_only=True):
+class ConsumerInfo(_Fact, frozen=True, kw_only=True):
     """Where a consumer is."""
 
     stream: str
@@ -100,7 +100,7 @@ class ConsumerInfo(_Fact, kw_only=True):
     """Fetches that wait now."""
 
 
-class Record(_Fact, kw_only=True):
+class Record(_Fact, frozen=True, kw_only=True):
     """What is published."""
 
     subject: str
@@ -112,7 +112,7 @@ class Record(_Fact, kw_only=True):
     """The producer's clock; 0: filled in when it is encoded."""
 
 
-class Published(_Fact, kw_only=True):
+class Published(_Fact, frozen=True, kw_only=True):
     """The acknowledgement of a batch."""
 
     stream: str
@@ -123,7 +123,7 @@ class Published(_Fact, kw_only=True):
     """Positions in the batch of the records that were there already."""
 
 
-class Delivery(_Fact, kw_only=True):
+class Delivery(_Fact, frozen=True, kw_only=True):
     """A record as a consumer gets it."""
 
     sequence: int
@@ -142,7 +142,7 @@ class Delivery(_Fact, kw_only=True):
 AckKind = Literal["ack", "nak", "in_progress", "term"]
 
 
-class Ack(_Fact, kw_only=True):
+class Ack(_Fact, frozen=True, kw_only=True):
     """What a consumer says of a delivery."""
 
     sequence: int

@@ -1,0 +1,236 @@
+"""The composition root: the only file that knows everything.
+
+The daemon's life is a tree of nurseries, each ring living inside the one before it:
+
+    state directory ⊃ engines (store, queues) ⊃ controllers ⊃ services ⊃ faces
+
+They start outside-in, each only when the one before it can serve, and stop inside-out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from platformd.api.app import create_app
+from platformd.api.context import ApiContext
+from platformd.api.server import serve
+from platformd.conductor import Conductor, ownership
+from platformd.conductor import streams as stream_controller
+from platformd.coordination.contract import Store
+from platformd.coordination.sqlite import open_sqlite
+from platformd.core.clock import Clock, SystemClock, rfc3339
+from platformd.core.errors import PlatformError
+from platformd.core.ids import uuid7
+from platformd.core.logs import configure_logging
+from platformd.core.quantities import seconds
+from platformd.core.settings import Settings
+from platformd.core.statedir import hold_state_dir
+from platformd.core.systemd import Notifier
+from platformd.health import controller as health
+from platformd.health.host import HostCollector
+from platformd.model.kinds import KINDS
+from platformd.model.resource import AnyResource, Resource
+from platformd.model.service import ENDPOINT, SERVICE, EndpointSpec, EndpointStatus, ServiceSpec, ServiceStatus
+from platformd.pipelines import controller as pipelines
+from platformd.pipelines.rules import check_expressions
+from platformd.queues.contract import Streams
+from platformd.queues.native import open_native
+from platformd.registry import controller as registry
+
+log = logging.getLogger("platformd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """A running platform without faces, as a trio program holds it."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    streams: Streams
+    conductor: Conductor
+    node_name: str
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Platform]:
+    """Everything but the faces, for as long as the block runs.
+
+    Raises:
+        Conflict: another daemon has the state directory.
+        Corrupted: stored data is damaged; the message names the file.
+    """
+    clock = clock or SystemClock()
+    node_name = settings.daemon.node_name or socket.gethostname().split(".")[0].lower() or "localhost"
+    holder = {"pid": os.getpid(), "socket": str(settings.socket_path), "since": rfc3339(clock.time_ns())}
+    with hold_state_dir(settings.state_path, holder) as state:
+        async with (
+            open_sqlite(state / "store.db", settings.store, clock) as store,
+            open_native(state / "streams", _queue_sockets(settings.socket_path), settings.queues, clock) as streams,
+        ):
+            conductor = Conductor(store, clock, uuid7(clock), KINDS, admission={"Pipeline": (check_expressions,)})
+            platform = Platform(
+                settings=settings, clock=clock, store=store, streams=streams, conductor=conductor, node_name=node_name
+            )
+            async with _ring() as controllers:
+                await controllers.start(partial(ownership.run, conductor))
+                await controllers.start(partial(stream_controller.run, conductor, streams))
+                async with _ring() as services:
+                    await _start_services(services, platform)
+                    yield platform
+
+
+def _queue_sockets(socket_path: Path) -> Path:
+    """The folder of the queues' nng sockets: beside the control socket and named after it."""
+    return socket_path.with_suffix(".queues")
+
+
+@asynccontextmanager
+async def _ring() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks run for ever and are cancelled when the block is left."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+async def _start_services(nursery: trio.Nursery, platform: Platform) -> None:
+    settings, conductor = platform.settings, platform.conductor
+    interval = seconds(settings.health.collect_interval)
+    await nursery.start(
+        partial(health.run, conductor, HostCollector(platform.clock), platform.node_name, interval)
+    )
+    await nursery.start(partial(registry.run, conductor))
+    await nursery.start(
+        partial(pipelines.run, conductor, platform.streams, settings.pipelines, platform.clock)
+    )
+
+
+class Daemon:
+    """The platform with its faces, from start to stop."""
+
+    def __init__(self, settings: Settings, notifier: Notifier) -> None:
+        self._settings = settings
+        self._notifier = notifier
+        self._state = "starting"
+        self._stopping = trio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second one ends the stop at once."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey, signals, nursery.cancel_scope)
+                async with open_platform(self._settings) as platform:
+                    await self._serve(platform)
+                nursery.cancel_scope.cancel()
+
+    async def _obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if self._state == "running":
+                log.info("%s: stopping within %s", name, self._settings.daemon.stop_deadline)
+                self._stopping.set()
+                everything.deadline = trio.current_time() + seconds(self._settings.daemon.stop_deadline)
+            else:
+                log.warning("%s while %s: ending at once", name, self._state)
+                everything.cancel()
+
+    async def _serve(self, platform: Platform) -> None:
+        context = ApiContext(
+            conductor=platform.conductor,
+            streams=platform.streams,
+            store=platform.store,
+            settings=platform.settings,
+            clock=platform.clock,
+            state=lambda: self._state,
+            started_ns=platform.clock.time_ns(),
+            sockets=dict(platform.streams.addresses),
+            stopping=self._stopping,
+            node_name=platform.node_name,
+        )
+        async with trio.open_nursery() as faces:
+            bound: list[str] = await faces.start(
+                partial(serve, create_app(context), platform.settings, stopping=self._stopping)
+            )
+            await _register_own_services(platform, bound)
+            self._state = "running"
+            if self._notifier.watchdog_interval:
+                faces.start_soon(self._watchdog, self._notifier.watchdog_interval)
+            self._notifier.ready(f"serving on {', '.join(bound)}")
+            log.info("ready: %s, state in %s", ", ".join(bound), platform.settings.state_path)
+            await self._stopping.wait()
+            self._state = "stopping"
+            self._notifier.stopping("stopping")
+        log.info("the faces are closed")
+
+    async def _watchdog(self, interval: float) -> None:
+        """Pings from the loop itself, so that a loop that hangs is found."""
+        while not self._stopping.is_set():
+            self._notifier.watchdog()
+            with trio.move_on_after(interval):
+                await self._stopping.wait()
+
+
+async def _register_own_services(platform: Platform, bound: Iterable[str]) -> None:
+    """The daemon is a service of the platform like any other."""
+    offers: dict[str, list[tuple[str, str]]] = {
+        "platformd-api": [("http", address) for address in bound],
+        **{f"platformd-{name}": [("nng", address)] for name, address in platform.streams.addresses.items()},
+    }
+    for service, places in offers.items():
+        spec = ServiceSpec(protocol=places[0][0], description=f"platformd's own {service.split('-')[1]} socket")
+        await platform.conductor.replace(_own(SERVICE.name, service, spec, ServiceStatus()))
+        for i, (_, address) in enumerate(places):
+            host, port = _split(address)
+            endpoint = EndpointSpec(service=service, address=host, port=port, node=platform.node_name)
+            name = f"{service}-{platform.node_name}-{i}"[:63].rstrip("-._")
+            await platform.conductor.replace(_own(ENDPOINT.name, name, endpoint, EndpointStatus()))
+
+
+def _own(kind: str, name: str, spec: Any, status: Any) -> AnyResource:
+    labels = {"platformd/managed-by": "platformd"}
+    return Resource(kind=kind, name=name, labels=labels, spec=spec, status=status)
+
+
+def _split(address: str) -> tuple[str, int]:
+    """Host and port of an address as the server prints it; port 0 for Unix sockets."""
+    bare = address.split("://", 1)[-1]
+    host, _, port = bare.rpartition(":")
+    if address.startswith(("unix:", "ipc:")) or "/" in bare or not port.isdigit():
+        return bare.removeprefix("unix:"), 0
+    return host.strip("[]"), int(port)
+
+
+def main(settings: Settings) -> int:
+    """Run the daemon until it is told to stop; the process's exit code."""
+    configure_logging(settings.daemon.log_level, settings.daemon.log_format)
+    errors: list[PlatformError] = []
+    try:
+        trio.run(Daemon(settings, Notifier()).run)
+    except* PlatformError as group:
+        errors = list(_leaves(group))
+    if not errors:
+        log.info("stopped")
+        return 0
+    for error in errors:
+        sys.stderr.write(f"error: {error}\n")
+    return errors[0].exit_code
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterable[PlatformError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        elif isinstance(error, PlatformError):
+            yield error
