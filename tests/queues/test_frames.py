@@ -1,0 +1,178 @@
+"""The frames of the broker's sockets and the delivery blocks in them."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from platformd.core.errors import BY_CODE, InvalidInput, PlatformError
+from platformd.queues.codec import (
+    AckRequest,
+    FetchRequest,
+    PublishRequest,
+    Reply,
+    Status,
+    decode_block,
+    decode_duplicates,
+    decode_reply,
+    decode_request,
+    encode_ack,
+    encode_block,
+    encode_duplicates,
+    encode_fetch,
+    encode_publish,
+    encode_reply,
+    error_for,
+)
+from platformd.queues.codec.frames import milliseconds
+from platformd.queues.contract import Ack
+from tests.queues.strategies import DELIVERIES, decoded_or_refused
+
+NAMES = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}", fullmatch=True)
+REPLIES = st.builds(
+    Reply,
+    operation=st.integers(0, 255),
+    status=st.integers(0, 65535),
+    detail=st.text(max_size=20),
+    result1=st.integers(0, 2**64 - 1),
+    result2=st.integers(0, 2**32 - 1),
+    result3=st.integers(0, 2**32 - 1),
+    body=st.binary(max_size=40),
+)
+ACKS = st.builds(
+    Ack,
+    sequence=st.integers(0, 2**64 - 1),
+    kind=st.sampled_from(["ack", "nak", "in_progress", "term"]),
+    delay=st.integers(0, 10**6).map(lambda ms: ms / 1000),
+)
+
+
+def test_request_layout():
+    """A fetch has exactly the bytes that the format says."""
+    frame = encode_fetch("alerts", "filter", wait=1.5, max_records=10, max_bytes=1 << 20)
+    assert struct.unpack_from("<BBHHHQII", frame) == (1, 2, 0, 6, 6, 1500, 10, 1 << 20)
+    assert frame[24:] == b"alertsfilter" + bytes(4)
+
+
+@given(st.one_of(st.just(""), NAMES), st.one_of(st.none(), st.integers(0, 2**64 - 2)), st.binary(max_size=64))
+def test_publish_round_trip(stream, expected, batch):
+    """A publish comes back as it was asked."""
+    frame = encode_publish(batch, stream=stream, durability="os", expect_last_sequence=expected)
+    assert decode_request(frame) == PublishRequest(
+        stream=stream, durability="os", expect_last_sequence=expected, batch=batch
+    )
+
+
+@given(NAMES, NAMES, st.integers(1, 2**32 - 1))
+def test_fetch_round_trip(stream, consumer, count):
+    """A fetch comes back as it was asked."""
+    frame = encode_fetch(stream, consumer, wait=0.25, max_records=count, max_bytes=1)
+    assert decode_request(frame) == FetchRequest(
+        stream=stream, consumer=consumer, wait_ms=250, max_records=count, max_bytes=1
+    )
+
+
+@given(NAMES, NAMES, st.lists(ACKS, max_size=5))
+def test_ack_round_trip(stream, consumer, acks):
+    """Acknowledgements come back as they were given."""
+    frame = encode_ack(stream, consumer, acks)
+    assert decode_request(frame) == AckRequest(stream=stream, consumer=consumer, acks=tuple(acks))
+
+
+@given(REPLIES)
+def test_reply_round_trip(reply):
+    """A reply comes back as it was given, and only to its own operation."""
+    frame = encode_reply(reply)
+    assert decode_reply(frame, reply.operation) == reply
+    with pytest.raises(InvalidInput, match="at offset 1"):
+        decode_reply(frame, (reply.operation + 1) % 256)
+
+
+@given(st.binary(max_size=80))
+def test_garbage_frames_are_refused_or_read(data):
+    """Arbitrary bytes never give another error than one that names the offset."""
+    for decode in (decode_request, lambda frame: decode_reply(frame, 2)):
+        result = decoded_or_refused(lambda decode=decode: decode(data))
+        assert "at offset" in result if isinstance(result, str) else result is not None
+
+
+@given(st.lists(DELIVERIES, max_size=5))
+def test_block_round_trip(deliveries):
+    """A delivery block gives back its records, their order and where they were stored."""
+    assert decode_block(encode_block(deliveries), len(deliveries)) == tuple(deliveries)
+
+
+@given(st.lists(DELIVERIES, min_size=1, max_size=4), st.data())
+def test_truncated_blocks_are_refused(deliveries, data):
+    """A block that ends early is refused, wherever it ends."""
+    block = encode_block(deliveries)
+    with pytest.raises(InvalidInput, match="at offset"):
+        decode_block(block[: data.draw(st.integers(0, len(block) - 1))], len(deliveries))
+
+
+@given(st.lists(DELIVERIES, min_size=1, max_size=4), st.data())
+def test_damaged_blocks_give_records_or_a_place(deliveries, data):
+    """A changed byte gives other records or an error that names the offset; nothing else."""
+    block = bytearray(encode_block(deliveries))
+    block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+    result = decoded_or_refused(lambda: decode_block(bytes(block), len(deliveries)))
+    assert "at offset" in result if isinstance(result, str) else len(result) == len(deliveries)
+
+
+def test_block_with_more_than_it_says_is_refused():
+    """Bytes after the last record are not passed over."""
+    with pytest.raises(InvalidInput, match="follow"):
+        decode_block(encode_block([]) + struct.pack("<II", 0, 8) + bytes(8), 0)
+
+
+@given(st.integers(1, 70), st.data())
+def test_duplicates_round_trip(count, data):
+    """The positions of duplicates survive the bitmap."""
+    positions = sorted(data.draw(st.sets(st.integers(0, count - 1))))
+    bitmap = encode_duplicates(positions, count)
+    assert decode_duplicates(bitmap, count, len(positions)) == tuple(positions)
+
+
+@pytest.mark.parametrize(
+    ("bitmap", "records", "count"), [(b"\x01", 9, 1), (b"\x03", 8, 1), (b"\x10", 4, 1), (b"", 1, 1)]
+)
+def test_wrong_bitmaps_are_refused(bitmap, records, count):
+    """A bitmap that is too short, or marks other than it should, is refused."""
+    with pytest.raises(InvalidInput, match="at offset"):
+        decode_duplicates(bitmap, records, count)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "é", "x" * 64, "a\n"])
+def test_names_are_checked(name):
+    """What cannot name a directory of the engine is refused before it is sent."""
+    with pytest.raises(InvalidInput, match="not a name"):
+        encode_fetch(name, "c", wait=0, max_records=1, max_bytes=1)
+    with pytest.raises(InvalidInput, match="not a name"):
+        encode_ack("s", name, [])
+
+
+def test_times_become_milliseconds():
+    """Waits are rounded up, so that a short one is not none, and end at what the field holds."""
+    assert [milliseconds(s) for s in (0, 0.0001, 0.25, 1.0, 1e300, float("inf"))] == [0, 1, 250, 1000, *[2**32 - 1] * 2]
+    for wrong in (-1, float("nan")):
+        with pytest.raises(InvalidInput):
+            milliseconds(wrong)
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s])
+def test_every_status_has_an_error(status):
+    """Each status code becomes an error that a problem document can carry, with the engine's sentence."""
+    error = error_for(status, "the engine says so", subject="stream/a")
+    assert error.message == "the engine says so"
+    assert BY_CODE[error.code] is type(error)
+    assert error.to_problem()["status"] == error.status
+
+
+def test_unknown_status_is_an_error_too():
+    """A code of a newer daemon is reported, not passed over."""
+    error = error_for(999, "")
+    assert type(error) is PlatformError
+    assert "999" in error.message
