@@ -155,7 +155,7 @@ def test_names_are_checked(name):
 
 
 def test_times_become_milliseconds():
-    """Waits are rounded up, so that a short one is not none, and end at what the field holds."""
+    """A short wait does not become none, and a long one ends at what the field holds."""
     assert [milliseconds(s) for s in (0, 0.0001, 0.25, 1.0, 1e300, float("inf"))] == [0, 1, 250, 1000, *[2**32 - 1] * 2]
     for wrong in (-1, float("nan")):
         with pytest.raises(InvalidInput):

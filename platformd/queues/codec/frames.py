@@ -63,14 +63,16 @@ def check_name(what: str, name: str) -> None:
 
 
 def milliseconds(seconds: float) -> int:
-    """``seconds`` as whole milliseconds, at least 1 for anything over 0, at most what a field holds.
+    """``seconds`` as the nearest whole milliseconds, 1 for less but not 0, at most what a field holds.
 
     Raises:
         InvalidInput: it is negative or not a number.
     """
     if not seconds >= 0:
         raise InvalidInput(f"{seconds!r} is not a time to wait", hint="seconds, 0 or more")
-    return min(-int(-seconds * 1000 // 1), MAX_WAIT_MS) if seconds < MAX_WAIT_MS else MAX_WAIT_MS
+    if seconds * 1000 >= MAX_WAIT_MS:
+        return MAX_WAIT_MS
+    return max(round(seconds * 1000), 1) if seconds else 0
 
 
 class PublishRequest(msgspec.Struct, frozen=True, kw_only=True):
