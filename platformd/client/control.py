@@ -122,6 +122,11 @@ def put_consumer(stream: str, name: str, config: Mapping[str, Any], *, tenant: s
     return make_request("PUT", path_of("streams", stream, "consumers", name, tenant=tenant), json=dict(config))
 
 
+def get_consumer(stream: str, name: str, *, tenant: str = DEFAULT_TENANT) -> Request:
+    """Read where a stream's consumer is (``ConsumerInfo``)."""
+    return make_request("GET", path_of("streams", stream, "consumers", name, tenant=tenant))
+
+
 def delete_consumer(stream: str, name: str, *, tenant: str = DEFAULT_TENANT) -> Request:
     """Remove a stream's consumer; records are not touched."""
     return make_request("DELETE", path_of("streams", stream, "consumers", name, tenant=tenant))

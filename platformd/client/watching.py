@@ -10,7 +10,7 @@ and what was already delivered of it is dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +19,7 @@ from platformd.client.events import EventParser, ServerEvent
 from platformd.client.http import Head, Request, make_request, path_of
 from platformd.client.problems import problem_of
 from platformd.client.reading import as_kind, read_resource
+from platformd.client.selectors import parse_selector
 from platformd.core.errors import PlatformError, from_problem
 from platformd.model.kind import Kind
 from platformd.model.kinds import BY_NAME
@@ -58,7 +59,10 @@ class WatchState:
         self, kinds: Sequence[Kind | str], *, tenant: str = DEFAULT_TENANT, after: int | None = None, selector: str = ""
     ) -> None:
         self._kinds = [as_kind(kind) for kind in kinds]
-        self._tenant, self._selector = tenant, selector
+        self._tenant = tenant
+        self._matches = parse_selector(selector) if selector else None
+        self._selected: set[tuple[str, str, str]] = set()
+        """With a selector: what matched when it was last seen."""
         self._after = after
         """Everything up to here has been delivered; ``None``: the listing has not ended."""
         self._revision = after or 0
@@ -83,8 +87,6 @@ class WatchState:
         else:
             path = path_of("watch", tenant=self._tenant)
             query = {"kinds": ",".join(kind.plural for kind in self._kinds)}
-        if self._selector:
-            query["label"] = self._selector
         if self._after is not None:
             query["after"] = str(self._after)
         return make_request("GET", path, query=query, headers={"accept": f"{EVENT_STREAM}, application/problem+json"})
@@ -136,10 +138,10 @@ class WatchState:
     def _deliver(
         self, kind: Literal["added", "modified", "deleted"], revision: int, document: dict[str, Any]
     ) -> Change | None:
-        change = Change(type=kind, revision=revision, document=document)
+        key = (str(document.get("kind")), str(document.get("tenant")), str(document.get("name")))
+        change = self._select(key, Change(type=kind, revision=revision, document=document))
         if self._after is None:
             return change
-        key = (str(document.get("kind")), str(document.get("tenant")), str(document.get("name")))
         if revision > self._revision:
             self._revision, self._after = revision, max(self._after, revision - 1)
             self._delivered, self._skip = set(), set()
@@ -148,6 +150,20 @@ class WatchState:
             return None
         self._delivered.add(key)
         return change
+
+    def _select(self, key: tuple[str, str, str], change: Change) -> Change | None:
+        """``change`` as whoever follows the selection sees it: what stops matching is deleted for them."""
+        if self._matches is None:
+            return change
+        known, matches = key in self._selected, self._matches(change.document.get("labels") or {})
+        if change.type == "deleted":
+            self._selected.discard(key)
+            return change if known or matches else None
+        if matches:
+            self._selected.add(key)
+            return change if known else replace(change, type="added")
+        self._selected.discard(key)
+        return replace(change, type="deleted") if known else None
 
 
 def _revision(event: ServerEvent) -> int:

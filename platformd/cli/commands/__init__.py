@@ -1,0 +1,1 @@
+"""One module for each subcommand; each has its click command as ``command``."""

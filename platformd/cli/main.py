@@ -1,0 +1,187 @@
+"""``platformd``: the entry point. Finds the subcommand, and turns what it raises into lines and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from platformd import __version__
+from platformd.cli.options import FORMATS, Session, connection_options
+from platformd.core.errors import InvalidInput, PlatformError, nearest
+
+COMPLETE_VARIABLE: Final = "_PLATFORMD_COMPLETE"
+"""Set by the shell's completion script; see click.shell_completion."""
+
+SECTIONS: Final = {
+    "The daemon": ("run", "demo", "status", "tui"),
+    "Resources": ("get", "apply", "delete"),
+    "Records": ("publish", "consume"),
+    "This program": ("completion", "version"),
+}
+"""The subcommands as ``--help`` groups them; each is the module of its name in ``platformd.cli.commands``."""
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+PIPE_CLOSED: Final = 141
+"""Exit code when the reader of our output has gone: 128 + SIGPIPE, as for programs that the signal ends."""
+
+EXIT_CODES: Final = {
+    0: "done",
+    1: "an error that has no code of its own",
+    2: "what was asked is wrong: usage, an invalid document, over a limit",
+    3: "not found",
+    4: "not allowed",
+    5: "conflict: it exists, it changed, or history is gone",
+    6: "unavailable now, or the outcome is unknown; trying again may help",
+    7: "stored data is damaged",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+
+class Root(click.Group):
+    """The root command: loads a subcommand's module when it is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All subcommands, in the order of ``SECTIONS``."""
+        return [name for names in SECTIONS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand ``cmd_name``, or ``None``."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"platformd.cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand that ``args`` begin with.
+
+        Raises:
+            InvalidInput: there is none of that name.
+        """
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            near = nearest(args[0], known)
+            hint = f"did you mean {near}?" if near else "see `platformd --help`"
+            raise InvalidInput("there is no such command", subject=args[0], hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The subcommands by section, then the exit codes."""
+        for title, names in SECTIONS.items():
+            rows = [(name, self._summary(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+    def _summary(self, context: click.Context, name: str) -> str:
+        command = self.get_command(context, name)
+        return command.get_short_help_str(100) if command is not None else ""
+
+
+@click.command(
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="The environment: PLATFORMD_URL, PLATFORMD_SOCKET or PLATFORMD_STATE_DIR say where the daemon is, "
+    "PLATFORMD_OUTPUT how to print, NO_COLOR that nothing is to be coloured.",
+)
+@connection_options
+@click.option("-o", "--output", type=click.Choice(FORMATS), metavar="FORMAT", help="How to print: json, yaml, table.")
+@click.version_option(__version__, prog_name="platformd", message="%(prog)s %(version)s")
+@click.pass_context
+def root(context: click.Context, output: str | None) -> None:
+    """One daemon that gives a small facility its platform services.
+
+    Every subcommand has --help with examples.
+    """
+    session = context.ensure_object(Session)
+    session.output = output
+    context.call_on_close(session.close)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code. Nothing that is raised on purpose leaves here."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if COMPLETE_VARIABLE in os.environ:
+        return _complete(os.environ[COMPLETE_VARIABLE])
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; without this the interpreter would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return code
+
+
+def _run(words: list[str]) -> int:
+    try:
+        with root.make_context("platformd", words) as context:
+            result = root.invoke(context)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except click.ClickException as error:
+        return report(_usage_error(error), as_json=wants_json(words, os.environ))
+    except PlatformError as error:
+        return report(error, as_json=wants_json(words, os.environ))
+
+
+def _complete(instruction: str) -> int:
+    from click.shell_completion import shell_complete
+
+    return shell_complete(root, {}, "platformd", COMPLETE_VARIABLE, instruction)
+
+
+def _usage_error(error: click.ClickException) -> PlatformError:
+    """A refusal of click's as one of ours, so that both look alike and ``-o json`` holds for both."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "platformd"
+    return InvalidInput(error.format_message().rstrip("."), subject=path, hint=f"see `{path} --help`")
+
+
+def report(error: PlatformError, *, as_json: bool = False) -> int:
+    """Print ``error`` to standard error, as a line for people or as a problem document; its exit code."""
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(error.to_problem()).decode(), err=True)
+    else:
+        from platformd.cli.output import coloured, safe_lines
+
+        click.echo(
+            click.style("error: ", fg="red", bold=True) if coloured(sys.stderr) else "error: ", nl=False, err=True
+        )
+        click.echo(safe_lines(str(error)), err=True, color=coloured(sys.stderr))
+    return error.exit_code
+
+
+def wants_json(words: Sequence[str], environ: Mapping[str, Any]) -> bool:
+    """Whether errors are to be documents; read from the words themselves, since they may not even parse."""
+    wanted = environ.get("PLATFORMD_OUTPUT", "")
+    for position, word in enumerate(words):
+        if word == "--":
+            break
+        if word == "--json":
+            wanted = "json"
+        elif word in ("-o", "--output"):
+            wanted = words[position + 1] if position + 1 < len(words) else ""
+        elif word.startswith("--output="):
+            wanted = word.removeprefix("--output=")
+        elif word.startswith("-o") and not word.startswith("--"):
+            wanted = word.removeprefix("-o").removeprefix("=")
+    return bool(wanted == "json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

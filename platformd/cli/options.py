@@ -1,0 +1,160 @@
+"""What subcommands share: where the daemon is, how to print, how examples are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from platformd.client.blocking import Client
+    from platformd.client.http import Target
+
+FORMATS: Final = ("table", "wide", "json", "yaml", "name", "raw")
+"""Every output format that some command has."""
+
+COMPLETION_TIMEOUT: Final = 1.0
+"""Seconds that the shell waits for names to offer."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """What the options of one invocation say, before and after the subcommand's name."""
+
+    socket: str | None = None
+    url: str | None = None
+    output: str | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    _client: Client | None = None
+
+    def target(self) -> Target:
+        """Where the daemon is: flags, then the environment, then the default."""
+        from platformd.client.http import Target, default_target
+
+        if self.url is not None:
+            return Target.parse(self.url)
+        return Target(unix=self.socket) if self.socket is not None else default_target(self.environ)
+
+    @property
+    def client(self) -> Client:
+        """The control client, made when it is first wanted."""
+        if self._client is None:
+            from platformd.client.blocking import Client
+
+            self._client = Client(self.target())
+        return self._client
+
+    def close(self) -> None:
+        """Close the client, if there is one."""
+        if self._client is not None:
+            self._client.close()
+
+
+def connection_options(command: Command) -> Command:
+    """Add ``--socket`` and ``--url``; they are remembered in the session."""
+    options = (
+        click.option(
+            "--url",
+            metavar="URL",
+            expose_value=False,
+            callback=_remember,
+            help="Where the daemon answers: http://HOST:PORT or unix:///PATH.",
+        ),
+        click.option(
+            "--socket",
+            metavar="PATH",
+            type=click.Path(),
+            expose_value=False,
+            callback=_remember,
+            help="The daemon's Unix socket.",
+        ),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def tenant_option(command: Command) -> Command:
+    """Add ``--tenant``."""
+    return click.option("--tenant", default="default", show_default=True, help="Whose resources.")(command)
+
+
+def output_option(*formats: str) -> Callable[[Command], Command]:
+    """Add ``-o`` with ``formats``, the first being the default.
+
+    A format in ``PLATFORMD_OUTPUT`` that other commands have and this one has not is passed over.
+    """
+
+    def callback(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+        session = context.ensure_object(Session)
+        if value is None and session.output in formats:
+            value = session.output
+        return value if value is not None else environment_output(session.environ, formats)
+
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(formats),
+        callback=callback,
+        metavar="|".join(formats),
+        help=f"How to print (default: {formats[0]}, or PLATFORMD_OUTPUT).",
+    )
+
+
+def environment_output(environ: Mapping[str, str], formats: tuple[str, ...]) -> str:
+    """What ``PLATFORMD_OUTPUT`` says for a command that has ``formats``.
+
+    Raises:
+        click.BadParameter: no command has such a format.
+    """
+    wanted = environ.get("PLATFORMD_OUTPUT") or formats[0]
+    if wanted not in FORMATS:
+        raise click.BadParameter(f"PLATFORMD_OUTPUT is {wanted!r}; known: {', '.join(FORMATS)}")
+    return wanted if wanted in formats else formats[0]
+
+
+def examples(*lines: str) -> str:
+    """An epilog of examples that click does not re-wrap."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def complete_kind(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The kinds, for the shell's completion."""
+    from platformd.model.kinds import KINDS
+
+    return [CompletionItem(kind.plural, help=kind.summary) for kind in KINDS if kind.plural.startswith(incomplete)]
+
+
+def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A kind, or the names of the kind that is already there."""
+    words = context.params.get(parameter.name or "") or ()
+    return complete_name(context, str(words[0]), incomplete) if words else complete_kind(context, parameter, incomplete)
+
+
+def complete_name(context: click.Context, kind: str, incomplete: str) -> list[CompletionItem]:
+    """The names of ``kind`` that the daemon has; none when it does not answer at once."""
+    from platformd.client.blocking import Client
+    from platformd.client.reading import as_kind
+    from platformd.core.errors import PlatformError
+
+    given: dict[str, Any] = context.find_root().params | context.params
+    session = Session(socket=given.get("socket"), url=given.get("url"))
+    try:
+        with Client(session.target(), timeout=COMPLETION_TIMEOUT) as client:
+            page = next(client.pages(as_kind(kind), tenant=given.get("tenant") or "default"))
+    except PlatformError:
+        return []
+    names = [str(document.get("name", "")) for document in page.items]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        setattr(context.ensure_object(Session), parameter.name or "", value)
+    return value
