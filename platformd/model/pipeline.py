@@ -10,7 +10,7 @@ from platformd.core.errors import FieldError
 from platformd.core.quantities import Duration
 from platformd.model.kind import Column, Kind
 from platformd.model.resource import Name, Status, Struct
-from platformd.model.subjects import subject_error
+from platformd.model.subjects import subject_error, subject_matches
 
 Expression = Annotated[
     str,
@@ -73,17 +73,25 @@ class PipelineSpec(Struct, frozen=True, kw_only=True):
     dead_letter: str
     """The subject for packets that cannot be decoded or make an expression fail."""
     id_field: str = "candid"
-    """The packet's field that identifies it: its output's ``msg_id``, so that nothing appears twice."""
+    """The packet's field that identifies it, as a dotted path: its output's ``msg_id``, so that nothing
+    appears twice."""
     format: Literal["avro"] = "avro"
     """How packets come: Avro object container files with their schema inside."""
     ack_wait: Duration = "30s"
     """How long a worker may hold packets before others get them; a dead worker's are free at once."""
+    keep: Duration = "7d"
+    """How long packets between two stages are kept; one that waits longer for its next stage is lost to
+    the pipeline (never to the source stream). ``0`` keeps them until the pipeline is deleted."""
     suspend: bool = False
     """Stops the workers; what has not been processed waits in the stream."""
 
 
 class StageStatus(Struct, frozen=True, kw_only=True):
-    """One stage, counted since the pipeline was created (a restart keeps the counts)."""
+    """One stage, counted since the pipeline was created.
+
+    A restart of the daemon goes on from the counts that were written last, so its kill can lose those of one
+    status interval, and a worker's kill those of its last 200 ms. The packets themselves are never lost. A
+    stage that was taken out of the chain is listed, without workers, until what waited for it is done."""
 
     name: str
     type: str
@@ -99,6 +107,8 @@ class StageStatus(Struct, frozen=True, kw_only=True):
     accepted: int = 0
     rejected: int = 0
     dead_lettered: int = 0
+    duplicates: int = 0
+    """Packets whose output was there already: processed again after a worker died, or sent twice."""
     busy_seconds: float = 0.0
     """Time spent on packets, all workers together, waiting for the disk not included."""
     packets_per_second: float = 0.0
@@ -137,7 +147,18 @@ def _check_subjects(spec: PipelineSpec) -> list[FieldError]:
         if isinstance(stage, RouteStage):
             named += [(f"spec.stages[{i}].routes[{j}].subject", r.subject, False) for j, r in enumerate(stage.routes)]
     found = [(path, subject, subject_error(subject, pattern=pattern)) for path, subject, pattern in named]
-    return [FieldError(path=path, message=f"{subject!r} {wrong}") for path, subject, wrong in found if wrong]
+    errors = [FieldError(path=path, message=f"{subject!r} {wrong}") for path, subject, wrong in found if wrong]
+    if not errors:
+        errors = [
+            FieldError(
+                path=path,
+                message=f"{subject!r} is matched by the source {spec.source!r}",
+                hint="the pipeline would read its own output for ever: choose a source that leaves it out",
+            )
+            for path, subject, _ in named[1:]
+            if subject_matches(spec.source, subject)
+        ]
+    return errors
 
 
 PIPELINE = Kind(
