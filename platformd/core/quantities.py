@@ -14,8 +14,8 @@ import msgspec
 
 from platformd.core.errors import InvalidInput
 
-_DURATION = r"^(0|([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d))+)$"
-_SIZE = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|TiB)?$"
+_DURATION = r"^(0|([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d))+)$(?!\n)"
+_SIZE = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|TiB)?$(?!\n)"
 
 Duration = Annotated[
     str,
@@ -60,7 +60,7 @@ def size_bytes(size: str) -> int:
     Raises:
         InvalidInput: it is not a size.
     """
-    match = re.match(r"^([0-9]+(?:\.[0-9]+)?)(B|KiB|MiB|GiB|TiB)?$", size)
+    match = re.match(r"^([0-9]+(?:\.[0-9]+)?)(B|KiB|MiB|GiB|TiB)?$(?!\n)", size)
     if match is None:
         raise InvalidInput(f"{size!r} is not a size", hint="write bytes with a binary unit: 512KiB, 64MiB, 10GiB")
     return int(float(match[1]) * _BYTES[match[2] or ""])

@@ -12,7 +12,7 @@ import re
 MAX_SUBJECT_LENGTH = 255
 """In bytes; subjects are printable ASCII without space."""
 
-_TOKEN = re.compile(r"^[!-~]+$")
+_TOKEN = re.compile(r"[!-~]+")
 
 
 def subject_error(subject: str, *, pattern: bool) -> str | None:
@@ -25,7 +25,7 @@ def subject_error(subject: str, *, pattern: bool) -> str | None:
     for position, token in enumerate(tokens):
         if not token:
             return "has an empty token (two dots together, or one at an end)"
-        if not _TOKEN.match(token):
+        if not _TOKEN.fullmatch(token):
             return f"token {token!r} has a character that is not printable ASCII, or a space"
         if token in ("*", ">"):
             if not pattern:
