@@ -1,0 +1,282 @@
+/* Opening a log: what is there, what was torn, what is damaged.
+ *
+ * A crash can leave the end of the log in any state: pages of what was never synced may be there, may be
+ * zeros, may be there in part, in any order. Nobody was told that it is durable, so it is cut, and the cut is
+ * reported. Damage to what somebody was told is durable must never be cut silently. The two look the same at
+ * the bad place itself; the batches behind it tell them apart. Each was stamped with how many records before
+ * it were not yet durable. So:
+ *
+ *     at a bad place, where sequence E is expected, look at all that follows: if any batch with valid
+ *     checksums has base_sequence - 1 - undurable >= E, then what was at the bad place had been durable, and
+ *     opening is refused with the file and the offset; else the log ends at the bad place.
+ *
+ * What that cannot see: damage to the very last batches, behind which nothing was appended after their
+ * sync, looks torn. It is reported as cut bytes.
+ *
+ * A batch inside the payload of a torn one must not be taken for one of the log's: where the header at the
+ * bad place is intact, the search begins behind its length.
+ *
+ * Only the end is read: scanning begins at the last segment whose first batch says that everything before it
+ * was durable. Sealed segments before it are checked when they are read.
+ */
+#include "log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int compare_bases(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left;
+    uint64_t b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+static bool segment_name(const char *name, uint64_t *base)
+{
+    unsigned long long value;
+    int end = 0;
+    if (strlen(name) != 24 || sscanf(name, "%20llu.seg%n", &value, &end) != 1 || end != 24)
+        return false;
+    *base = value;
+    return true;
+}
+
+static int list_bases(const char *directory, uint64_t **bases, size_t *count, pd_error *error)
+{
+    DIR *opened = opendir(directory);
+    if (opened == NULL)
+        return pd_fail_errno(error, "cannot open the directory", directory);
+    size_t capacity = 0;
+    int rc = PD_OK;
+    for (struct dirent *entry; rc == PD_OK && (entry = readdir(opened)) != NULL;) {
+        uint64_t base;
+        if (!segment_name(entry->d_name, &base))
+            continue;
+        if (pd_reserve((void **)bases, &capacity, *count + 1, sizeof **bases))
+            (*bases)[(*count)++] = base;
+        else
+            rc = pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", directory);
+    }
+    closedir(opened);
+    if (*count > 1)
+        qsort(*bases, *count, sizeof **bases, compare_bases);
+    return rc;
+}
+
+/* All segments as they are on the disk: `size` is that of the file, `last` what the next one's name says. */
+static int open_segments(struct pd_log *log, const uint64_t *bases, size_t count, pd_error *error)
+{
+    uint64_t limit = pd_log_segment_limit(&log->options);
+    for (size_t i = 0; i < count; i++) {
+        struct pd_segment *segment;
+        int rc = pd_segment_open(log->directory, bases[i], limit, &segment, error);
+        if (rc != PD_OK)
+            return rc;
+        segment->size = segment->synced = segment->allocated;
+        if (i + 1 < count)
+            segment->last = bases[i + 1] - 1;
+        if (!pd_log_push(log, segment)) {
+            pd_segment_unref(segment);
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", log->directory);
+        }
+        pd_segment_close_file(segment); /* there may be more segments than files that may be open */
+    }
+    return PD_OK;
+}
+
+/* Whether the segment's first batch is whole and says that all before it was durable. */
+static bool begins_after_durable(struct pd_segment *segment)
+{
+    struct pd_batch_header header;
+    return segment->size > 0 && pd_segment_map(segment, NULL) == PD_OK &&
+           pd_batch_stored(segment->map, segment->size, true, &header) && header.base_sequence == segment->base &&
+           header.undurable == 0;
+}
+
+/* The first place from offset on that may hold something (a file's holes are skipped), or size. */
+static uint64_t next_data(const struct pd_segment *segment, uint64_t offset)
+{
+    off_t found = lseek(segment->fd, (off_t)offset, SEEK_DATA);
+    if (found < 0)
+        return errno == ENXIO ? segment->size : offset;
+    return pd_max64(offset, (uint64_t)found & ~(uint64_t)7);
+}
+
+/* Whether a batch at or behind offset says that the record `expected` had been durable; *data: whether
+ * there is anything but zeros. */
+static bool claims_durable(const struct pd_segment *segment, uint64_t offset, uint64_t expected, bool *data)
+{
+    const uint64_t page = 4096;
+    struct pd_batch_header header;
+    for (uint64_t at = next_data(segment, offset); at + 8 <= segment->size; at += 8) {
+        uint64_t word;
+        if (at % page == 0)
+            at = next_data(segment, at);
+        if (at + 8 > segment->size)
+            break;
+        memcpy(&word, segment->map + at, sizeof word);
+        *data = *data || word != 0;
+        if ((uint32_t)word != PD_BATCH_MAGIC)
+            continue;
+        if (!pd_batch_stored(segment->map + at, segment->size - at, true, &header))
+            continue;
+        if (header.base_sequence > expected && header.base_sequence - 1 - header.undurable >= expected)
+            return true;
+    }
+    return false;
+}
+
+/* The bad place's own batch, when its stamp is intact, does not testify about itself. */
+static uint64_t behind_torn(const struct pd_segment *segment, uint64_t offset, uint64_t expected)
+{
+    struct pd_batch_header header;
+    bool stamped = pd_batch_stored(segment->map + offset, segment->size - offset, false, &header);
+    return stamped && header.base_sequence == expected ? offset + header.length : offset;
+}
+
+/* The log ends at `offset` of segment `at`, where `expected` would be: look behind, refuse or cut. */
+static int cut(struct pd_log *log, size_t at, uint64_t offset, uint64_t expected, pd_error *error)
+{
+    struct pd_segment *last = log->segments[at];
+    for (size_t i = at; i < log->count; i++) {
+        struct pd_segment *segment = log->segments[i];
+        uint64_t from = i == at ? offset : 0;
+        if (from >= segment->size)
+            continue;
+        int rc = pd_segment_reopen(segment, error);
+        if (rc == PD_OK)
+            rc = pd_segment_map(segment, error);
+        if (rc != PD_OK)
+            return rc;
+        uint64_t search = i == at ? behind_torn(segment, offset, expected) : 0;
+        bool data = search != from;
+        if (claims_durable(segment, search, expected, &data))
+            return pd_segment_corrupted(last, offset, error);
+        log->cut_bytes += data ? segment->size - from : 0;
+    }
+    while (log->count > at + 1) {
+        struct pd_segment *later = log->segments[--log->count];
+        if (unlink(later->path) != 0)
+            return pd_fail_errno(error, "cannot remove", later->path);
+        pd_segment_unref(later);
+    }
+    last->size = offset;
+    last->last = expected - 1;
+    return PD_OK;
+}
+
+/* Check every batch of segment `at`: *expected goes in and out, *end is where the last valid one ends. */
+static int scan(struct pd_log *log, size_t at, uint64_t *expected, uint64_t *end, pd_error *error)
+{
+    struct pd_segment *segment = log->segments[at];
+    uint64_t offset = 0;
+    struct pd_batch_header header;
+    if (segment->size > 0) {
+        int rc = pd_segment_map(segment, error);
+        if (rc != PD_OK)
+            return rc;
+    }
+    segment->mark_count = 0;
+    while (offset < segment->size && pd_batch_stored(segment->map + offset, segment->size - offset, true, &header) &&
+           header.base_sequence == *expected) {
+        if (!pd_segment_mark(segment, offset, &header))
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory for the index of %.300s", segment->path);
+        if (offset == 0)
+            segment->oldest_time_ns = header.append_time_ns;
+        segment->newest_time_ns = header.append_time_ns;
+        log->newest_time_ns = pd_max64(log->newest_time_ns, header.append_time_ns);
+        log->epoch = header.epoch > log->epoch ? header.epoch : log->epoch;
+        offset += header.length;
+        *expected += header.record_count;
+    }
+    segment->indexed = true;
+    *end = offset;
+    return PD_OK;
+}
+
+/* Check from segment `from` to the end, cutting where the log ends. */
+static int scan_end(struct pd_log *log, size_t from, pd_error *error)
+{
+    uint64_t expected = log->segments[from]->base;
+    for (size_t i = from; i < log->count; i++) {
+        struct pd_segment *segment = log->segments[i];
+        uint64_t end = 0;
+        int rc = scan(log, i, &expected, &end, error);
+        if (rc != PD_OK)
+            return rc;
+        bool last = i + 1 == log->count;
+        if (!last && log->segments[i + 1]->base == expected) {
+            segment->size = end; /* zeros may follow: it was sealed, and not yet cut */
+            segment->last = expected - 1;
+            continue;
+        }
+        if (!last && log->segments[i + 1]->base < expected)
+            return pd_segment_corrupted(log->segments[i + 1], 0, error);
+        if ((rc = cut(log, i, end, expected, error)) != PD_OK)
+            return rc;
+    }
+    log->last_sequence = expected - 1;
+    return PD_OK;
+}
+
+/* Cut the files of what was scanned, and make them durable: the daemon may have died with pages that the
+ * system still holds. Only the active segment's file stays open. */
+static int settle(struct pd_log *log, size_t from, pd_error *error)
+{
+    for (size_t i = from; i < log->count; i++) {
+        struct pd_segment *segment = log->segments[i];
+        int rc = pd_segment_reopen(segment, error);
+        if (rc == PD_OK && segment->size != segment->allocated)
+            rc = pd_segment_trim(segment, error);
+        if (rc == PD_OK)
+            rc = pd_segment_sync(segment, error);
+        if (rc != PD_OK)
+            return rc;
+        segment->synced = segment->size;
+        if (i + 1 < log->count)
+            pd_segment_close_file(segment);
+    }
+    return pd_sync_directory(log->directory, error);
+}
+
+static int recover_segments(struct pd_log *log, pd_error *error)
+{
+    size_t from = log->count - 1;
+    while (from > 0 && !begins_after_durable(log->segments[from]))
+        from--;
+    int rc = scan_end(log, from, error);
+    return rc == PD_OK ? settle(log, from, error) : rc;
+}
+
+static int first_segment(struct pd_log *log, pd_error *error)
+{
+    struct pd_segment *segment;
+    int rc = pd_segment_create(log->directory, 1, pd_log_segment_limit(&log->options), &segment, error);
+    if (rc == PD_OK && !pd_log_push(log, segment)) {
+        pd_segment_unref(segment);
+        rc = pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", log->directory);
+    }
+    return rc;
+}
+
+int pd_log_recover(struct pd_log *log, pd_error *error)
+{
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    int rc = list_bases(log->directory, &bases, &count, error);
+    if (rc == PD_OK)
+        rc = open_segments(log, bases, count, error);
+    free(bases);
+    if (rc == PD_OK)
+        rc = log->count > 0 ? recover_segments(log, error) : first_segment(log, error);
+    if (rc != PD_OK)
+        return rc;
+    log->epoch++;
+    log->durable_sequence = log->last_sequence;
+    for (size_t i = 0; i < log->count; i++)
+        log->bytes += log->segments[i]->size;
+    return PD_OK;
+}

@@ -1,0 +1,75 @@
+/* One file of a stream's log: batches one after the other, first sequence in its name. The layout of a batch
+ * is at the head of batch.c. Not thread-safe: the stream's lock guards it, but pd_segment_sync may run
+ * without while a reference is held. */
+#ifndef PD_SEGMENT_H
+#define PD_SEGMENT_H
+
+#include "base.h"
+#include "batch.h"
+
+/* A place in the file from which to hop to a sequence. */
+struct pd_mark {
+    uint64_t sequence;
+    uint64_t offset;
+};
+
+struct pd_segment {
+    uint64_t base;           /* first sequence */
+    uint64_t last;           /* last sequence; base - 1 when there is none */
+    uint64_t size;           /* bytes of whole batches */
+    uint64_t allocated;      /* bytes of the file, zeros behind size */
+    uint64_t synced;         /* bytes that are known to be durable */
+    uint64_t newest_time_ns; /* append time of the last batch; 0: not looked up yet */
+    uint64_t oldest_time_ns; /* append time of the first batch; 0: not looked up yet */
+    const uint8_t *map;      /* read-only, made at the first read */
+    size_t map_length;
+    struct pd_mark *marks; /* one for about each 64 KiB */
+    size_t mark_count;
+    size_t mark_capacity;
+    uint64_t limit; /* what size never exceeds */
+    int fd;         /* -1 when it is not open */
+    bool indexed;
+    unsigned references;
+    char *path;
+};
+
+/* Make an empty segment (the directory is synced) or open one that is there; its contents are not looked at:
+ * last, size and indexed are for the caller to set. `limit`: bytes that it may grow to. */
+int pd_segment_create(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment,
+                      pd_error *error);
+int pd_segment_open(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment,
+                    pd_error *error);
+void pd_segment_unref(struct pd_segment *segment);
+
+/* Write a stamped header and what follows it at the end. When the disk is full the file is as it was. If
+ * even that cannot be had, *damaged is set: nothing may be appended any more. */
+int pd_segment_append(struct pd_segment *segment, const struct pd_batch_header *header, const uint8_t *body,
+                      bool *damaged, pd_error *error);
+
+/* Cut the file to its size: no zeros remain. */
+int pd_segment_trim(struct pd_segment *segment, pd_error *error);
+
+/* fdatasync. */
+int pd_segment_sync(struct pd_segment *segment, pd_error *error);
+
+/* The file may be closed between reads (a mapping outlives it) and is opened again for writing. */
+int pd_segment_reopen(struct pd_segment *segment, pd_error *error);
+void pd_segment_close_file(struct pd_segment *segment);
+
+/* Make `map` valid. */
+int pd_segment_map(struct pd_segment *segment, pd_error *error);
+
+/* Note a batch that begins at offset in the index. Batches come in order. */
+bool pd_segment_mark(struct pd_segment *segment, uint64_t offset, const struct pd_batch_header *header);
+
+/* Where the batch with the sequence begins; maps and indexes the file when need be. PD_CORRUPTED names the
+ * place. */
+int pd_segment_find(struct pd_segment *segment, uint64_t sequence, uint64_t *offset, pd_error *error);
+
+/* Learn oldest_time_ns and newest_time_ns. */
+int pd_segment_times(struct pd_segment *segment, pd_error *error);
+
+/* The one sentence for damage. */
+int pd_segment_corrupted(const struct pd_segment *segment, uint64_t offset, pd_error *error);
+
+#endif
