@@ -1,0 +1,81 @@
+"""The application: all routes, and what happens before and after each request."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from quart import Response, g, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from platformd.api import problems
+from platformd.api.access import check_access, peer
+from platformd.api.component import Component
+from platformd.api.context import ApiContext
+from platformd.api.messages import Messages
+from platformd.api.metrics import HttpMetrics
+from platformd.api.replies import accepted_request_id
+from platformd.api.resources import Resources
+from platformd.api.watch import Watches
+from platformd.core.errors import PlatformError
+from platformd.core.ids import uuid7
+from platformd.core.quantities import size_bytes
+
+access_log = logging.getLogger("platformd.api.access")
+
+
+def create_app(context: ApiContext) -> QuartTrio:
+    """The REST API over ``context``; serve it with ``platformd.api.server.serve``."""
+    app = QuartTrio("platformd.api", static_folder=None, template_folder=None)
+    app.debug = False
+    app.config.update(
+        TESTING=False,
+        PROPAGATE_EXCEPTIONS=False,
+        MAX_CONTENT_LENGTH=size_bytes(context.settings.http.max_body),
+        BODY_TIMEOUT=None,  # the server's read_timeout is for the whole request
+        RESPONSE_TIMEOUT=None,  # would end watches; the server's write_timeout is for each piece
+    )
+    # A redirect would be one more answer that is not a problem document.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    http, watches = HttpMetrics(), Watches(context)
+    Component(context, watches, http).add_to(app)
+    Messages(context).add_to(app)
+    Resources(context, watches).add_to(app)
+    app.register_error_handler(PlatformError, problems.on_platform_error)
+    app.register_error_handler(HTTPException, problems.on_http_error)
+    app.register_error_handler(Exception, problems.on_fault)
+    _frame(app, context, http)
+    return app
+
+
+def _frame(app: QuartTrio, context: ApiContext, http: HttpMetrics) -> None:
+    """What is done around every request."""
+    new_id = uuid7(context.clock)
+
+    async def begin() -> None:
+        g.request_id = accepted_request_id() or new_id()
+        g.begun = trio.current_time()
+        check_access()
+
+    async def end(response: Response) -> Response:
+        elapsed = trio.current_time() - g.begun
+        response.headers["X-Request-Id"] = g.request_id
+        route = request.url_rule.rule if request.url_rule is not None else "unmatched"
+        http.count(request.method, route, response.status_code, elapsed)
+        if access_log.isEnabledFor(logging.DEBUG):
+            who = peer()
+            access_log.debug(
+                "%s %s %d %.1f ms peer=%s request=%s",
+                request.method,
+                request.path,
+                response.status_code,
+                elapsed * 1000,
+                f"{who.uid}:{who.gid}/{who.pid}" if who else request.remote_addr,
+                g.request_id,
+            )
+        return response
+
+    app.before_request(begin)
+    app.after_request(end)

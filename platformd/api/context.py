@@ -1,0 +1,35 @@
+"""What the API is given: the rooms below it, and what only the daemon knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from platformd.conductor import Conductor
+from platformd.coordination.contract import Store
+from platformd.core.clock import Clock
+from platformd.core.settings import Settings
+from platformd.queues.contract import Streams
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiContext:
+    """Everything that a request may need."""
+
+    conductor: Conductor
+    streams: Streams
+    store: Store
+    settings: Settings
+    clock: Clock
+    state: Callable[[], str]
+    """What the daemon is doing now: ``starting``, ``running`` or ``stopping``."""
+    started_ns: int
+    """When the daemon started, nanoseconds since the epoch."""
+    sockets: dict[str, str]
+    """The queue sockets for programs: ``ingest`` and ``fetch``."""
+    stopping: trio.Event
+    """Set when the daemon begins to stop: watches end."""
+    node_name: str
+    """This machine, as a Node."""

@@ -1,0 +1,170 @@
+"""Resources of every kind: create, read, change, delete. Nothing here knows one kind from another."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import msgspec
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from platformd.api.context import ApiContext
+from platformd.api.replies import (
+    JSON,
+    MERGE_PATCH,
+    Query,
+    encode,
+    etag,
+    expected_revision,
+    json_body,
+    known_revision,
+    must_be_absent,
+    reply,
+)
+from platformd.api.watch import Watches
+from platformd.core.errors import NotFound, PreconditionFailed, Unprocessable, nearest
+from platformd.model.kind import Kind
+from platformd.model.resource import DEFAULT_TENANT, AnyResource
+
+DEFAULT_PAGE = 500
+MAX_PAGE = 1000
+"""How many resources a page of a listing has: when nobody says, and at most."""
+
+
+class Resources:
+    """The routes under ``/v1``."""
+
+    def __init__(self, context: ApiContext, watches: Watches) -> None:
+        self._conductor = context.conductor
+        self._watches = watches
+        self._kinds = {kind.plural: kind for kind in context.conductor.kinds}
+
+    def add_to(self, app: QuartTrio) -> None:
+        """Route requests here."""
+        app.add_url_rule("/v1/kinds", "kinds", self.kinds, methods=["GET"])
+        for prefix, whose in (("/v1", ""), ("/v1/tenants/<tenant>", "tenant_")):
+            app.add_url_rule(f"{prefix}/watch", f"{whose}watch", self.watch, methods=["GET"])
+            many, one = f"{prefix}/<plural>", f"{prefix}/<plural>/<name>"
+            app.add_url_rule(many, f"{whose}list", self.list, methods=["GET"])
+            app.add_url_rule(many, f"{whose}create", self.create, methods=["POST"])
+            app.add_url_rule(one, f"{whose}get", self.get, methods=["GET"])
+            app.add_url_rule(one, f"{whose}replace", self.replace, methods=["PUT"])
+            app.add_url_rule(one, f"{whose}patch", self.patch, methods=["PATCH"])
+            app.add_url_rule(one, f"{whose}delete", self.delete, methods=["DELETE"])
+
+    async def kinds(self) -> Response:
+        """GET /v1/kinds: what there is, with the schema and the columns of each."""
+        Query()
+        return Response(self._kinds_body, content_type=JSON)
+
+    async def watch(self, tenant: str = DEFAULT_TENANT) -> Response:
+        """GET /v1/watch?kinds=a,b: the changes of several kinds on one connection; without kinds, of all."""
+        query = Query("kinds", "after", "label", "watch")
+        words = [word.strip() for word in query.text("kinds").split(",") if word.strip()]
+        kinds = [self._kind(word) for word in words] or list(self._kinds.values())
+        return self._watches.respond(kinds, tenant, query)
+
+    async def list(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """GET /v1/PLURAL: a page of the resources, or with ``?watch`` their changes."""
+        kind = self._kind(plural)
+        if "watch" in request.args and Query("watch", "after", "label", "limit", "cursor").flag("watch"):
+            return self._watches.respond([kind], tenant, Query("watch", "after", "label"))
+        query = Query("limit", "cursor", "label", "watch")
+        page = await self._conductor.list(
+            kind,
+            tenant,
+            selector=query.text("label"),
+            limit=query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE),
+            cursor=query.text("cursor") or None,
+        )
+        return reply(page)
+
+    async def create(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """POST /v1/PLURAL: a new resource."""
+        kind, query = self._kind(plural), Query("dry_run")
+        wanted = self._conductor.decode(kind, await json_body(JSON), tenant=tenant)
+        dry_run = query.flag("dry_run")
+        made = await self._conductor.create(wanted, dry_run=dry_run)
+        return _written(kind, made, "created", dry_run=dry_run)
+
+    async def get(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """GET /v1/PLURAL/NAME: one resource."""
+        kind, _ = self._kind(plural), Query()
+        found = await self._conductor.get(kind, name, tenant)
+        if known_revision() == found.revision:
+            return Response(b"", 304, {"ETag": etag(found.revision)})
+        return reply(found, ETag=etag(found.revision))
+
+    async def replace(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """PUT /v1/PLURAL/NAME: what a user decides becomes what the body says; created if it is not there."""
+        kind, query = self._kind(plural), Query("dry_run", "apply")
+        query.flag("apply")  # says who asks; every PUT is answered as apply wants it
+        dry_run = query.flag("dry_run")
+        revision, must_exist = expected_revision()
+        absent = must_be_absent()
+        wanted = self._conductor.decode(kind, await json_body(JSON), name=name, tenant=tenant)
+        try:
+            made, outcome = await self._conductor.replace(
+                wanted, expect_revision=revision, create=not must_exist, expect_absent=absent, dry_run=dry_run
+            )
+        except NotFound as error:
+            if not must_exist:
+                raise
+            raise PreconditionFailed("it is not there", subject=error.subject, hint="leave out If-Match") from error
+        return _written(kind, made, outcome, dry_run=dry_run)
+
+    async def patch(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """PATCH /v1/PLURAL/NAME: a merge patch (RFC 7396)."""
+        kind, query = self._kind(plural), Query("dry_run")
+        dry_run = query.flag("dry_run")
+        revision, _ = expected_revision()
+        document = await json_body(MERGE_PATCH, JSON)
+        if not isinstance(document, dict):
+            raise Unprocessable("a merge patch of a resource is an object", subject=f"{kind.singular}/{name}")
+        made, outcome = await self._conductor.patch(
+            kind, name, tenant, document, expect_revision=revision, dry_run=dry_run
+        )
+        return _written(kind, made, outcome, dry_run=dry_run)
+
+    async def delete(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """DELETE /v1/PLURAL/NAME: 200 when it is gone, 202 when a controller must clean up first."""
+        kind, query = self._kind(plural), Query("dry_run")
+        revision, _ = expected_revision()
+        last, gone = await self._conductor.delete(
+            kind, name, tenant, expect_revision=revision, dry_run=query.flag("dry_run")
+        )
+        return reply(last, 200 if gone else 202)
+
+    def _kind(self, plural: str) -> Kind:
+        kind = self._kinds.get(plural)
+        if kind is None:
+            near = nearest(plural, list(self._kinds))
+            hint = f"did you mean {near}?" if near else f"known: {', '.join(self._kinds)}"
+            raise NotFound("there is no such kind", subject=plural, hint=hint)
+        return kind
+
+    @cached_property
+    def _kinds_body(self) -> bytes:
+        return encode({"items": [_describe(kind) for kind in self._kinds.values()]})
+
+
+def _written(kind: Kind, resource: AnyResource, outcome: str, *, dry_run: bool) -> Response:
+    headers = {"Platformd-Outcome": outcome}
+    if not dry_run:
+        headers["ETag"] = etag(resource.revision)
+        if outcome == "created":
+            whose = "" if resource.tenant == DEFAULT_TENANT else f"/tenants/{resource.tenant}"
+            headers["Location"] = f"/v1{whose}/{kind.plural}/{resource.name}"
+    return Response(encode(resource), 201 if outcome == "created" else 200, headers, content_type=JSON)
+
+
+def _describe(kind: Kind) -> dict[str, object]:
+    return {
+        "name": kind.name,
+        "plural": kind.plural,
+        "singular": kind.singular,
+        "summary": kind.summary,
+        "aliases": kind.aliases,
+        "columns": [{"title": c.title, "path": c.path, "format": c.format, "wide": c.wide} for c in kind.columns],
+        "schema": msgspec.json.schema(kind.resource_type),
+    }

@@ -1,0 +1,28 @@
+"""The HTTP server of the control API: hypercorn's HTTP/1.1 on trio, hardened.
+
+hypercorn 0.18 and quart-trio 0.12 carry no connection safely on their own. Four faults were reproduced,
+each by one client without any rights:
+
+1. An exception in one connection (a WebSocket upgrade with a frame in the same segment) leaves
+   ``TCPServer.run`` and ends the whole server.
+2. Between two requests quart-trio cancels the task in which hypercorn is still saying that the connection
+   is idle now: the keep-alive timeout never fires, and idle connections hold up every stop.
+3. The same race at the end of a connection: a request whose body comes in a second segment, answered
+   without reading it, leaves the connection neither closed nor served.
+4. A client that does not read its answer holds a write that nothing can cancel, and so the stop.
+
+The cure is not a patch of ``hypercorn.trio.run.TCPServer``, which would change hypercorn for everybody in
+the process who imports it. ``hypercorn.trio.serve`` is left out altogether: ``serve`` accepts, ``Connection``
+stands where hypercorn has its ``TCPServer``, and hypercorn's HTTP/1.1 protocol objects (``ControlProtocol``
+is a subclass) are used as they are meant to be, over the same small interface. In reading order:
+
+``sockets``     binds the Unix socket and the loopback port
+``protocol``    the HTTP/1.1 rules that hypercorn does not have
+``connection``  one connection: its reads, its writes, its deadlines, its end
+``serving``     all connections: their number, and the stop
+"""
+
+from platformd.api.server.connection import PeerCredentials
+from platformd.api.server.serving import serve
+
+__all__ = ["PeerCredentials", "serve"]
