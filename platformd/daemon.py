@@ -108,13 +108,9 @@ async def _ring() -> AsyncIterator[trio.Nursery]:
 async def _start_services(nursery: trio.Nursery, platform: Platform) -> None:
     settings, conductor = platform.settings, platform.conductor
     interval = seconds(settings.health.collect_interval)
-    await nursery.start(
-        partial(health.run, conductor, HostCollector(platform.clock), platform.node_name, interval)
-    )
+    await nursery.start(partial(health.run, conductor, HostCollector(platform.clock), platform.node_name, interval))
     await nursery.start(partial(registry.run, conductor))
-    await nursery.start(
-        partial(pipelines.run, conductor, platform.streams, settings.pipelines, platform.clock)
-    )
+    await nursery.start(partial(pipelines.run, conductor, platform.streams, settings.pipelines, platform.clock))
 
 
 class Daemon:

@@ -333,9 +333,7 @@ class Conductor:
             raise NotFound("its owner is not there", subject=f"{owner.kind.lower()}/{owner.name}")
         return msgspec.structs.replace(resource, owner=msgspec.structs.replace(owner, uid=found.uid))
 
-    def _next(
-        self, kind: Kind, wanted: AnyResource, current: AnyResource | None
-    ) -> tuple[AnyResource, Outcome]:
+    def _next(self, kind: Kind, wanted: AnyResource, current: AnyResource | None) -> tuple[AnyResource, Outcome]:
         now = self._now()
         if current is None:
             new = msgspec.structs.replace(

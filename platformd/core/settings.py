@@ -239,9 +239,7 @@ def _merge_document(merged: dict[str, dict[str, Any]], document: dict[str, Any],
                     errors.append(_unknown(f"{section}.{key}", known, "key", prefix=f"{section}."))
 
 
-def _merge_environment(
-    merged: dict[str, dict[str, Any]], environ: Mapping[str, str], errors: list[FieldError]
-) -> None:
+def _merge_environment(merged: dict[str, dict[str, Any]], environ: Mapping[str, str], errors: list[FieldError]) -> None:
     known = {f"PLATFORMD_{s}_{k}".upper(): (s, k) for s, t in SECTIONS.items() for k in t.__struct_fields__}
     for variable, text in sorted(environ.items()):
         if not variable.startswith("PLATFORMD_"):

@@ -12,7 +12,15 @@ from platformd.conductor import Change, Conductor
 from platformd.conductor.conductor import key_of
 from platformd.coordination.contract import Put, Store
 from platformd.core.clock import SystemClock
-from platformd.core.errors import Conflict, Corrupted, FieldError, InvalidInput, NotFound, PreconditionFailed, Unprocessable
+from platformd.core.errors import (
+    Conflict,
+    Corrupted,
+    FieldError,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    Unprocessable,
+)
 from platformd.core.ids import uuid7
 from platformd.model.kinds import KINDS
 from platformd.model.node import NODE
@@ -239,7 +247,9 @@ async def test_an_owner_must_be_there(conductor: Conductor) -> None:
     owned = await conductor.create(conductor.decode(SERVICE, document))
     assert owned.owner == Owner(kind="Service", name="a", uid=owner.uid)
     with pytest.raises(NotFound, match="owner"):
-        await conductor.create(conductor.decode(SERVICE, document | {"name": "c", "owner": {"kind": "Node", "name": "x"}}))
+        await conductor.create(
+            conductor.decode(SERVICE, document | {"name": "c", "owner": {"kind": "Node", "name": "x"}})
+        )
 
 
 async def collect(conductor: Conductor, wanted: int, **options: Any) -> list[Change]:
@@ -269,7 +279,12 @@ async def test_a_watch_begins_with_what_is_there(conductor: Conductor) -> None:
                     await conductor.delete(SERVICE, "b")
                 if ("deleted", "b") in seen:
                     break
-    assert [s for s in seen if s[0] != "bookmark"] == [("added", "a"), ("added", "b"), ("modified", "b"), ("deleted", "b")]
+    assert [s for s in seen if s[0] != "bookmark"] == [
+        ("added", "a"),
+        ("added", "b"),
+        ("modified", "b"),
+        ("deleted", "b"),
+    ]
     assert seen[1] == ("bookmark", "")
 
 

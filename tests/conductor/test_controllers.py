@@ -28,7 +28,7 @@ from platformd.registry import controller as registry
 async def eventually(probe: Callable[[], Awaitable[bool]]) -> None:
     """Wait until ``probe`` says yes, at most five seconds."""
     with trio.fail_after(5):
-        while not await probe():
+        while not await probe():  # noqa: ASYNC110 - what is waited for is in a store, which has no event for it
             await trio.sleep(0.005)
 
 
@@ -98,7 +98,9 @@ async def test_the_host_is_measured(conductor: Conductor, nursery: trio.Nursery)
 
 def test_pressure_is_read_where_the_kernel_has_it(tmp_path: Path) -> None:
     """The averages are taken by name, and a kernel without PSI has none."""
-    (tmp_path / "io").write_text("some avg10=1.50 avg60=0.1 avg300=0 total=1\nfull avg10=0.25 avg60=0 avg300=0 total=1\n")
+    (tmp_path / "io").write_text(
+        "some avg10=1.50 avg60=0.1 avg300=0 total=1\nfull avg10=0.25 avg60=0 avg300=0 total=1\n"
+    )
     assert read_pressure(tmp_path) == {"io.some": 1.5, "io.full": 0.25}
     assert read_pressure(tmp_path / "none") == {}
 

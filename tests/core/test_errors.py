@@ -21,13 +21,20 @@ def test_errors_survive_the_wire(error_class: type[PlatformError]) -> None:
     )
     back = from_problem(error.to_problem())
     assert type(back) is error_class
-    assert (back.message, back.subject, back.hint, back.errors) == (error.message, error.subject, error.hint, error.errors)
+    assert (back.message, back.subject, back.hint, back.errors) == (
+        error.message,
+        error.subject,
+        error.hint,
+        error.errors,
+    )
     assert back.details == {"compact_revision": 7}
 
 
 def test_the_text_says_everything() -> None:
     """The command line's form has the subject, the reason, each field and the hint."""
-    error = PlatformError("is bad", subject="x/y", hint="fix it", errors=(FieldError(path="a.b", message="no", hint="yes"),))
+    error = PlatformError(
+        "is bad", subject="x/y", hint="fix it", errors=(FieldError(path="a.b", message="no", hint="yes"),)
+    )
     assert str(error) == "x/y: is bad\n  a.b: no (yes)\nhint: fix it"
 
 

@@ -12,7 +12,16 @@ from platformd.core.quantities import format_bytes, format_seconds, seconds, siz
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0", 0), ("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h30m", 5400), ("7d", 604800), ("1.5s", 1.5), ("20us", 2e-5)],
+    [
+        ("0", 0),
+        ("500ms", 0.5),
+        ("30s", 30),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("7d", 604800),
+        ("1.5s", 1.5),
+        ("20us", 2e-5),
+    ],
 )
 def test_durations_are_read(text: str, value: float) -> None:
     """Each unit counts as it is named, and units add up."""
@@ -28,7 +37,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     assert "30s" in caught.value.hint
 
 
-@pytest.mark.parametrize(("text", "value"), [("0", 0), ("512", 512), ("1KiB", 1024), ("1.5MiB", 1572864), ("2GiB", 2**31)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("512", 512), ("1KiB", 1024), ("1.5MiB", 1572864), ("2GiB", 2**31)]
+)
 def test_sizes_are_read(text: str, value: int) -> None:
     """Sizes have binary units or none."""
     assert size_bytes(text) == value

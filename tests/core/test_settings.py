@@ -26,7 +26,9 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
 
 def test_every_wrong_key_is_named_at_once_with_the_nearest_known(tmp_path: Path) -> None:
     """Unknown sections, keys and variables, and wrong values, come together, each with its path."""
-    path = write(tmp_path, '[deamon]\nx = 1\n[daemon]\nlog_levle = "info"\n[store]\nmax_pending = "many"\nmax_batch = 1.5\n')
+    path = write(
+        tmp_path, '[deamon]\nx = 1\n[daemon]\nlog_levle = "info"\n[store]\nmax_pending = "many"\nmax_batch = 1.5\n'
+    )
     with pytest.raises(InvalidInput) as caught:
         load(path, {"PLATFORMD_HTTP_LISTN": "x"})
     found = {e.path: e for e in caught.value.errors}
@@ -40,7 +42,7 @@ def test_every_wrong_key_is_named_at_once_with_the_nearest_known(tmp_path: Path)
 def test_wrong_files_are_refused(tmp_path: Path, text: str) -> None:
     """What is not TOML, not a section, or not a legal value is an error that names the file."""
     path = write(tmp_path, text)
-    with pytest.raises(InvalidInput, match="platformd.toml"):
+    with pytest.raises(InvalidInput, match=r"platformd\.toml"):
         load(path)
 
 

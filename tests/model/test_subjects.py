@@ -66,8 +66,6 @@ def test_overlap_means_a_common_subject(first: str, second: str) -> None:
     longest = max(len(left), len(right))
     left += [left[-1]] * (longest - len(left)) if left[-1] == ">" else []
     right += [right[-1]] * (longest - len(right)) if right[-1] == ">" else []
-    witness = ".".join(
-        next((t for t in pair if t not in ("*", ">")), "a") for pair in zip(left, right, strict=True)
-    )
+    witness = ".".join(next((t for t in pair if t not in ("*", ">")), "a") for pair in zip(left, right, strict=True))
     assert subject_matches(first, witness)
     assert subject_matches(second, witness)
