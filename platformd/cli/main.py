@@ -89,6 +89,7 @@ class Root(click.Group):
 
 @click.command(
     cls=Root,
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="The environment: PLATFORMD_URL, PLATFORMD_SOCKET or PLATFORMD_STATE_DIR say where the daemon is, "
     "PLATFORMD_OUTPUT how to print, NO_COLOR that nothing is to be coloured.",
@@ -109,7 +110,7 @@ def root(context: click.Context, output: str | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Nothing that is raised on purpose leaves here."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if COMPLETE_VARIABLE in os.environ:
         return _complete(os.environ[COMPLETE_VARIABLE])
     try:

@@ -10,7 +10,7 @@ from platformd.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from platformd.cli.options import Session
-    from platformd.queues.contract import Delivery
+    from platformd.client.queues import Delivery
 
 
 def queue_address(session: Session, socket: Literal["ingest", "fetch"]) -> str:

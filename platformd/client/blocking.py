@@ -420,7 +420,8 @@ def _connect_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # The kernel answers a full backlog of a Unix socket with EAGAIN at once when the socket has a timeout,
     # and by waiting when it has none; a send timeout makes it wait that long.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(CONNECT_TIMEOUT), 0))
+    patience = struct.pack("@ll", int(CONNECT_TIMEOUT), int(CONNECT_TIMEOUT % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
     try:
         sock.connect(path)
     except BlockingIOError as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from platformd.client.queues import Consumer
-    from platformd.queues.contract import Delivery
+    from platformd.client.queues import Delivery
 
 MAX_FETCH: Final = 256
 """Records that are asked for at once."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from platformd.client.queues import Pending
-    from platformd.queues.contract import Durability, Published, Record
+    from platformd.client.queues import Durability, Published, Record
 
 MAX_PAYLOAD_BYTES: Final = 64 << 20
 """The largest payload that is read into memory; the daemon's own limit (queues.max_record) is lower."""
@@ -126,7 +126,7 @@ class _Template:
     headers: dict[str, str]
 
     def record(self, payload: bytes) -> Record:
-        from platformd.queues.contract import Record
+        from platformd.client.queues import Record
 
         return Record(subject=self.subject, payload=payload, msg_id=self.msg_id, headers=self.headers)
 
