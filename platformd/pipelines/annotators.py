@@ -102,7 +102,7 @@ ANNOTATORS: dict[str, Annotator] = {
         ),
         Annotator(
             name="delta_mag",
-            summary="candidate.magpsf minus that of the latest earlier detection in the same band, and the days between",
+            summary="candidate.magpsf minus that of the latest earlier detection in its band, and the days between",
             reads=frozenset(
                 f"{record}.{name}" for record in ("candidate", "prv_candidates") for name in ("jd", "fid", "magpsf")
             ),

@@ -21,11 +21,12 @@ import cel
 
 from platformd.core.errors import FieldError, InvalidInput, nearest
 
-FUNCTIONS = frozenset(
-    "bytes contains double duration dyn endsWith getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear getHours"
-    " getMilliseconds getMinutes getMonth getSeconds hasValue int matches none of ofNonZeroValue or orValue size"
-    " startsWith string timestamp type uint value".split()
-)
+FUNCTIONS = frozenset({
+    "bytes", "contains", "double", "duration", "dyn", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek",
+    "getDayOfYear", "getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds", "hasValue",
+    "int", "matches", "none", "of", "ofNonZeroValue", "or", "orValue", "size", "startsWith", "string", "timestamp",
+    "type", "uint", "value",
+})  # fmt: skip
 """What the library implements of CEL's standard functions; macros (``has``, ``all``, ``exists``,
 ``exists_one``, ``filter``, ``map``) are not functions. A test calls each."""
 
@@ -121,7 +122,8 @@ class Expression:
         raise EvaluationError(f"gives {_type_name(result)}, not a bool", subject=self.source)
 
     def _explain(self, error: Exception, context: Mapping[str, Any]) -> str:
-        missing, null = [], []
+        missing: list[str] = []
+        null: list[str] = []
         for path in sorted(self.reads or ()):
             value: Any = context
             for name in path.split("."):
@@ -177,7 +179,7 @@ def _problems(text: str) -> tuple[Problem, ...]:
     """The places in the library's message. One mistake makes it report several; the first place counts."""
     found = [Problem(int(line), int(column), _plain(message)) for line, column, message in _PLACE.findall(text)]
     if not found:
-        return (Problem(0, 0, text.split("\n")[0]),)
+        return (Problem(0, 0, text.split("\n", 1)[0]),)
     return (min(found, key=lambda p: (p.line, p.column)),)
 
 

@@ -179,28 +179,31 @@ class _Judge:
 def _spread(schema: Any, needs: Needs, definitions: Mapping[str, Any], wanted: dict[str, Needs]) -> None:
     """Collect in ``wanted`` what is needed of each record: all its uses together, since a type has one form."""
     if isinstance(schema, str):
-        schema = definitions.get(schema)
-        if schema is None:
-            return
+        schema = definitions.get(schema, {"type": ""})
     if isinstance(schema, list):
         for member in schema:
             _spread(member, needs, definitions, wanted)
         return
-    if schema["type"] == "record":
-        name = schema["name"]
-        united = _united(wanted[name], needs) if name in wanted else needs
-        if name in wanted and wanted[name] == united:
-            return
-        wanted[name] = united
-        for field in schema["fields"]:
-            if needs is None or field["name"] in needs:
-                _spread(field["type"], None if needs is None else needs[field["name"]], definitions, wanted)
-    elif schema["type"] == "array":
-        _spread(schema["items"], needs, definitions, wanted)
-    elif schema["type"] == "map":
-        _spread(schema["values"], None, definitions, wanted)  # its keys are data: all values are wanted whole
-    elif not isinstance(schema["type"], str):
-        _spread(schema["type"], needs, definitions, wanted)
+    match schema["type"]:
+        case "record":
+            _spread_record(schema, needs, definitions, wanted)
+        case "array":
+            _spread(schema["items"], needs, definitions, wanted)
+        case "map":
+            _spread(schema["values"], None, definitions, wanted)  # its keys are data: all values are wanted whole
+        case dict() | list() as inner:
+            _spread(inner, needs, definitions, wanted)
+
+
+def _spread_record(schema: Any, needs: Needs, definitions: Mapping[str, Any], wanted: dict[str, Needs]) -> None:
+    name = schema["name"]
+    united = _united(wanted[name], needs) if name in wanted else needs
+    if name in wanted and wanted[name] == united:
+        return
+    wanted[name] = united
+    for field in schema["fields"]:
+        if needs is None or field["name"] in needs:
+            _spread(field["type"], None if needs is None else needs[field["name"]], definitions, wanted)
 
 
 def _united(first: Needs, second: Needs) -> Needs:
