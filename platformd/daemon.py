@@ -110,7 +110,7 @@ async def _start_services(nursery: trio.Nursery, platform: Platform) -> None:
     interval = seconds(settings.health.collect_interval)
     await nursery.start(partial(health.run, conductor, HostCollector(platform.clock), platform.node_name, interval))
     await nursery.start(partial(registry.run, conductor))
-    await nursery.start(partial(pipelines.run, conductor, platform.streams, settings.pipelines, platform.clock))
+    await nursery.start(partial(pipelines.run, conductor, platform.streams, settings.pipelines))
 
 
 class Daemon:
