@@ -1,0 +1,216 @@
+"""The bounded way from trio's tasks to the writer thread, and back.
+
+A task hands a job in and sleeps; the writer takes what is waiting, commits it, and one callback per batch on
+trio's side wakes all the tasks (``run_sync_soon`` costs a system call and a pass of the loop: per batch, not
+per job).
+
+Cancellation. A job is *waiting* until the writer takes it. Cancelling the task of a waiting job takes the
+job out again: nothing was and nothing will be done. Once it is taken its outcome stands, so the task then
+waits for it (one commit) in spite of the cancellation, and returns or raises it; the cancellation comes up at
+the task's next checkpoint. So ``Cancelled`` out of ``submit`` always means "not done".
+
+Bounds. At most ``max_jobs`` jobs and ``MAX_PENDING_BYTES`` of their bytes are waiting or under way; callers over
+that wait in line, first come, first served.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import outcome
+import trio
+
+from platformd.coordination.sqlite.txn import Overlay
+from platformd.core.errors import PlatformError
+
+MAX_PENDING_BYTES = 64 * 1024 * 1024
+"""The most bytes of keys and values that wait for the writer; a single larger job goes in alone."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Work(Protocol[T_co]):
+    """What a job does, in the writer thread."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of keys and values that it carries."""
+        ...
+
+    def apply(self, overlay: Overlay) -> T_co:
+        """Work it out on the batch so far; a ``PlatformError`` refuses this job alone."""
+        ...
+
+
+class Job(Generic[T]):
+    """Work on its way: what is to be done, who waits for it, what came of it."""
+
+    __slots__ = ("result", "taken", "task", "work")
+
+    def __init__(self, work: Work[T], task: trio.lowlevel.Task) -> None:
+        self.work = work
+        self.task = task
+        self.taken = False
+        self.result: outcome.Value[T] | outcome.Error | None = None
+
+
+class WriteQueue:
+    """Jobs that wait for the writer.
+
+    Args:
+        max_jobs: the most jobs that wait or are under way.
+    """
+
+    def __init__(self, max_jobs: int) -> None:
+        self._line = _Line(max_jobs, MAX_PENDING_BYTES)
+        self._waiting: collections.deque[Job[Any]] = collections.deque()
+        self._open: set[Job[Any]] = set()  # handed in and not answered; trio's side only
+        self._lock = threading.Lock()  # holds for microseconds on both sides: never across I/O
+        self._wake = threading.Event()
+        self._closed: PlatformError | None = None
+
+    # --- trio's side ---
+
+    async def submit(self, work: Work[T]) -> T:
+        """Have ``work`` done by the writer; what came of it.
+
+        Raises:
+            Unavailable: the store is stopping, or its writer failed; it was not done.
+            PlatformError: what the work or its commit was refused with.
+        """
+        size = work.size
+        await self._line.enter(size)
+        try:
+            if self._closed is not None:
+                raise copy_of(self._closed)
+            return await self._hand_over(work)
+        finally:
+            self._line.leave(size)
+
+    async def _hand_over(self, work: Work[T]) -> T:
+        job = Job(work, trio.lowlevel.current_task())
+        self._open.add(job)
+        with self._lock:
+            self._waiting.append(job)
+        if not self._wake.is_set():
+            self._wake.set()
+
+        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+            with self._lock:
+                if job.taken:
+                    return trio.lowlevel.Abort.FAILED
+                self._waiting.remove(job)
+            self._open.discard(job)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        result: T = await trio.lowlevel.wait_task_rescheduled(abort)
+        return result
+
+    @property
+    def pending(self) -> int:
+        """Jobs that wait or are under way."""
+        return self._line.inside
+
+    def close(self, reason: PlatformError) -> None:
+        """Let nothing more in: what waits already is still done. Later callers get ``reason``."""
+        if self._closed is None:
+            self._closed = reason
+        self._wake.set()
+
+    def answer(self, jobs: Sequence[Job[Any]]) -> None:
+        """Wake everyone whose job has a result (on trio's side)."""
+        for job in jobs:
+            if job in self._open:  # else its task was told long ago that nobody knows
+                self._open.discard(job)
+                assert job.result is not None
+                trio.lowlevel.reschedule(job.task, job.result)
+
+    def abandon(self, error: PlatformError) -> None:
+        """The writer does not come back: everyone who waits is told ``error``."""
+        self.close(error)
+        for job in self._open:
+            trio.lowlevel.reschedule(job.task, outcome.Error(copy_of(error)))
+        self._open.clear()
+
+    # --- the writer's side ---
+
+    def take(self, max_jobs: int, max_bytes: int) -> list[Job[Any]]:
+        """What is waiting, at most ``max_jobs`` and about ``max_bytes``; sleeps until there is something.
+
+        Returns an empty list once the queue is closed and everything in it was taken.
+        """
+        while True:
+            self._wake.wait()
+            with self._lock:
+                batch = self._take_now(max_jobs, max_bytes)
+                if batch or self._closed is not None:
+                    return batch
+                # Under the lock: a job that is appended after this sets it again.
+                self._wake.clear()
+
+    def _take_now(self, max_jobs: int, max_bytes: int) -> list[Job[Any]]:
+        batch: list[Job[Any]] = []
+        size = 0
+        while self._waiting and len(batch) < max_jobs and (not batch or size < max_bytes):
+            job = self._waiting.popleft()
+            job.taken = True
+            size += job.work.size
+            batch.append(job)
+        return batch
+
+
+def copy_of(error: PlatformError) -> PlatformError:
+    """The same error again: one exception object must not be raised in several tasks."""
+    again = type(error)(error.message, subject=error.subject, hint=error.hint)
+    again.__cause__ = error.__cause__
+    return again
+
+
+class _Line:
+    """Admission by number and by bytes, first come, first served."""
+
+    def __init__(self, max_jobs: int, max_bytes: int) -> None:
+        self.inside = 0
+        self._bytes = 0
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._outside: collections.OrderedDict[trio.lowlevel.Task, int] = collections.OrderedDict()
+
+    def _fits(self, size: int) -> bool:
+        return self.inside < self._max_jobs and (self.inside == 0 or self._bytes + size <= self._max_bytes)
+
+    async def enter(self, size: int) -> None:
+        """Wait for room; a checkpoint only if there is none (``submit`` always has one)."""
+        if not self._outside and self._fits(size):
+            self.inside += 1
+            self._bytes += size
+            return
+        task = trio.lowlevel.current_task()
+        self._outside[task] = size
+
+        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+            del self._outside[task]
+            self._admit()  # a smaller one behind it may fit
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def leave(self, size: int) -> None:
+        self.inside -= 1
+        self._bytes -= size
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._outside:
+            task, size = next(iter(self._outside.items()))
+            if not self._fits(size):
+                return
+            del self._outside[task]
+            # Counted here, in its name, so that nobody slips in before it runs.
+            self.inside += 1
+            self._bytes += size
+            trio.lowlevel.reschedule(task)

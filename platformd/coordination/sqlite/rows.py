@@ -1,0 +1,146 @@
+"""Rows and facts: the statements of the hot path and what their rows mean, for reader and writer alike."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from platformd.coordination.contract import Event, KeyValue
+from platformd.coordination.sqlite.txn import Budget, Change
+
+ONE = "SELECT key, value, create_revision, mod_revision, version, lease FROM current WHERE key = ?"
+"""A key as it is now; its row is for ``key_value``."""
+
+SPAN = """
+    SELECT key, value, create_revision, mod_revision, version, lease FROM current
+    WHERE key >= ? AND key < ? ORDER BY key
+"""
+"""A range as it is now."""
+
+LEASED = """
+    SELECT key, value, create_revision, mod_revision, version, lease FROM current
+    WHERE lease = ? AND lease != 0 ORDER BY key LIMIT ?
+"""
+"""What is bound to a lease. (``lease != 0`` is what lets SQLite use the partial index.)"""
+
+REVISION = "SELECT coalesce((SELECT revision FROM history ORDER BY revision DESC LIMIT 1), 1)"
+"""The store's revision."""
+
+COMPACT_REVISION = "SELECT compact_revision FROM meta"
+"""The oldest revision that can be read."""
+
+PUT_CURRENT = """
+    INSERT OR REPLACE INTO current (key, value, create_revision, mod_revision, version, lease)
+    VALUES (?, ?, ?, ?, ?, ?)
+"""
+DELETE_CURRENT = "DELETE FROM current WHERE key = ?"
+PUT_HISTORY = """
+    INSERT INTO history (revision, key, create_revision, version, lease, prev_create, prev_mod, prev_version,
+        prev_lease, value, prev_value) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_EVENTS = """
+    SELECT revision, key, create_revision, version, lease, value, prev_create, prev_mod, prev_version, prev_lease,
+        {before} FROM history WHERE revision > ? AND revision <= ? AND key >= ? {below} ORDER BY revision, key
+"""
+_EVENT_STATEMENTS = {
+    (previous, bounded): _EVENTS.format(
+        before="prev_value" if previous else "NULL",  # former values that nobody asked for need not be read
+        below="AND key < ?" if bounded else "",
+    )
+    for previous in (True, False)
+    for bounded in (True, False)
+}
+
+
+def select_events(
+    connection: sqlite3.Connection, key: bytes, end: bytes | None, after: int, upto: int, *, previous: bool
+) -> sqlite3.Cursor:
+    """History of [key, end) in the revisions (after, upto]; its rows are for ``event``."""
+    bounds = (after, upto, key) if end is None else (after, upto, key, end)
+    return connection.execute(_EVENT_STATEMENTS[previous, end is not None], bounds)
+
+
+def key_value(row: tuple[Any, ...]) -> KeyValue:
+    """A row of ``key, value, create_revision, mod_revision, version, lease``."""
+    return KeyValue(key=row[0], value=row[1], create_revision=row[2], mod_revision=row[3], version=row[4], lease=row[5])
+
+
+def current_row(kv: KeyValue) -> tuple[Any, ...]:
+    """What ``PUT_CURRENT`` takes."""
+    return (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+
+
+def history_row(revision: int, change: Change) -> tuple[Any, ...]:
+    """What ``PUT_HISTORY`` takes."""
+    kv, previous = change.kv, change.previous
+    now = (None, 0, 0, 0) if kv is None else (kv.value, kv.create_revision, kv.version, kv.lease)
+    if previous is None:
+        return (revision, change.key, now[1], now[2], now[3], 0, 0, 0, 0, now[0], None)
+    before = (previous.create_revision, previous.mod_revision, previous.version, previous.lease)
+    return (revision, change.key, now[1], now[2], now[3], *before, now[0], previous.value)
+
+
+def event(row: tuple[Any, ...], *, previous: bool) -> Event:
+    """A row of ``select_events`` as the event it was.
+
+    Args:
+        row: the row.
+        previous: with what was before it, if the row has it.
+    """
+    revision, key, create, version, lease, value, prev_create, prev_mod, prev_version, prev_lease, prev_value = row
+    before = None
+    if previous and prev_mod:
+        before = KeyValue(
+            key=key,
+            value=prev_value,
+            create_revision=prev_create,
+            mod_revision=prev_mod,
+            version=prev_version,
+            lease=prev_lease,
+        )
+    if value is None:
+        return Event(type="delete", kv=tombstone(key, revision), previous=before)
+    kv = KeyValue(key=key, value=value, create_revision=create, mod_revision=revision, version=version, lease=lease)
+    return Event(type="put", kv=kv, previous=before)
+
+
+def live_event(revision: int, change: Change, *, previous: bool) -> Event:
+    """The same event, from the change itself."""
+    before = change.previous if previous else None
+    if change.kv is None:
+        return Event(type="delete", kv=tombstone(change.key, revision), previous=before)
+    return Event(type="put", kv=change.kv, previous=before)
+
+
+def tombstone(key: bytes, revision: int) -> KeyValue:
+    """A deleted key, as a watch shows it."""
+    return KeyValue(key=key, value=b"", create_revision=0, mod_revision=revision, version=0)
+
+
+class StoredState:
+    """The stored state on a connection, as ``txn.Base`` wants it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def one(self, key: bytes) -> KeyValue | None:
+        """A key."""
+        row = self._connection.execute(ONE, (key,)).fetchone()
+        return None if row is None else key_value(row)
+
+    def span(self, key: bytes, end: bytes, budget: Budget) -> list[KeyValue]:
+        """All keys in [key, end), ordered, each charged to the budget as it is read."""
+        found = []
+        for kv in self._facts(SPAN, (key, end)):
+            budget.charge(kv)
+            found.append(kv)
+        return found
+
+    def leased(self, lease_id: int, limit: int) -> list[KeyValue]:
+        """The first ``limit`` keys that are bound to a lease, ordered."""
+        return list(self._facts(LEASED, (lease_id, limit)))
+
+    def _facts(self, statement: str, parameters: tuple[Any, ...]) -> Iterable[KeyValue]:
+        return map(key_value, self._connection.execute(statement, parameters))

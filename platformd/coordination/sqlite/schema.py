@@ -1,0 +1,169 @@
+"""The store's file: its tables, their versions, and how it is opened.
+
+Tables::
+
+    current    key -> value, create_revision, mod_revision, version, lease          what is so now
+    history    (revision, key) -> what it became, and what it was before            what changed, when
+    leases     id -> granted ttl, remaining seconds when that was last written      what will end
+    marks      revision -> time                                                     how old history is
+    meta       one row: compact_revision                                            where history begins
+
+``history`` is clustered by revision: writing appends to its end, a watcher reads it forwards, and compaction cuts
+its beginning off. Each row has the state *before* the change too. That costs the old value's bytes a second
+time, but makes every row stand for itself: compaction may cut anywhere without looking for a key's last
+row, a watch has ``previous`` for nothing, and the state at revision R is ``current`` with the changes after R
+undone (``reader``). The index by key serves that undoing.
+
+The newest row of ``history`` is never compacted: the store's revision is that row's, so that a commit need not
+touch a page for a counter.
+
+Durability. WAL with ``synchronous=FULL``: SQLite syncs the log inside COMMIT and only then publishes the commit in
+the shared index that tells readers how far they may read (``sqlite3WalFrames``: the sync stands before
+``walIndexWriteHdr``). So another connection cannot see what is not yet durable. One gap is left: after a crash
+of the process alone, recovery finds a commit that was written but never synced, and would publish it. So
+``open_writer`` checkpoints before anything is read, and a checkpoint syncs the log first.
+
+Only the writer's connection writes and checkpoints: SQLite 3.7.0 to 3.51.2 can corrupt a database when two do
+so at once (sqlite.org/wal.html#walresetbug).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import sqlite_utils
+from sqlite_utils.migrations import Migrations
+
+from platformd.coordination.sqlite.errors import translate, translated
+from platformd.core.errors import Conflict, StorageFull
+
+FIRST_REVISION = 1
+"""The revision of an empty store, as in etcd."""
+
+_PAGE_SIZE = 4096
+_WRITER_CACHE_KIB = 64 * 1024
+_READER_CACHE_KIB = 16 * 1024
+_BUSY_TIMEOUT_MS = 500
+
+migrations = Migrations("coordination")
+"""What leads from each version of the schema to the next. What was released is never edited."""
+
+VERSIONS = ("0001_first",)
+"""The names of ``migrations``, oldest first; a file that has seen another one is a newer platformd's."""
+
+
+@migrations(name=VERSIONS[0])
+def _first(db: sqlite_utils.Database) -> None:
+    # sqlite-utils has no word for WITHOUT ROWID: these two are written out.
+    db.execute("""
+        CREATE TABLE current (
+            key BLOB NOT NULL PRIMARY KEY,
+            create_revision INTEGER NOT NULL,
+            mod_revision INTEGER NOT NULL,
+            version INTEGER NOT NULL,
+            lease INTEGER NOT NULL,
+            value BLOB NOT NULL
+        ) STRICT, WITHOUT ROWID
+    """)
+    db.execute("CREATE INDEX current_by_lease ON current (lease, key) WHERE lease != 0")
+    # value is NULL for a deletion; prev_mod is 0 when the key was not there before.
+    db.execute("""
+        CREATE TABLE history (
+            revision INTEGER NOT NULL,
+            key BLOB NOT NULL,
+            create_revision INTEGER NOT NULL,
+            version INTEGER NOT NULL,
+            lease INTEGER NOT NULL,
+            prev_create INTEGER NOT NULL,
+            prev_mod INTEGER NOT NULL,
+            prev_version INTEGER NOT NULL,
+            prev_lease INTEGER NOT NULL,
+            value BLOB,
+            prev_value BLOB,
+            PRIMARY KEY (revision, key)
+        ) STRICT, WITHOUT ROWID
+    """)
+    db.execute("CREATE INDEX history_by_key ON history (key, revision)")
+    db.create_table(
+        "leases", {"id": int, "ttl": float, "remaining": float}, pk="id", not_null={"id", "ttl"}, strict=True
+    )
+    db.create_table("marks", {"revision": int, "time_ns": int}, pk="revision", not_null={"time_ns"}, strict=True)
+    db.create_table("meta", {"id": int, "compact_revision": int}, pk="id", not_null={"compact_revision"}, strict=True)
+    db.table("meta").insert({"id": 1, "compact_revision": FIRST_REVISION})
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one connection that writes, on a file of the newest schema whose whole content is durable.
+
+    It may be used in another thread than the one that opened it, but in one only.
+
+    Raises:
+        Conflict: the file is of a newer platformd, or another process holds it.
+        Corrupted: it is not a database, or is damaged.
+        StorageFull: there is no room to open it.
+    """
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        # SQLite gives its -wal and -shm the permissions of the database: make that first, and private.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA page_size={_PAGE_SIZE}")
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only heeded while there is no table yet
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
+    connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it after it has answered, not in COMMIT
+    _make_durable(connection, path)
+    _migrate(connection, path)
+
+
+def _make_durable(connection: sqlite3.Connection, path: Path) -> None:
+    """See the module's last words on durability: what recovery found is synced before anyone reads it."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.OperationalError as error:
+        if not isinstance(translate(error, path), StorageFull):
+            raise
+        # No room to carry the log over, but a full disk is no reason not to read: sync the log where it is.
+        with Path(f"{path}-wal").open("rb") as log:
+            os.fsync(log.fileno())
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    db = sqlite_utils.Database(connection, execute_plugins=False, recursive_triggers=False)
+    newer = [migration.name for migration in migrations.applied(db) if migration.name not in VERSIONS]
+    if newer:
+        raise Conflict(
+            f"the store was written by a newer platformd (schema {newer[-1]}; this one knows up to {VERSIONS[-1]})",
+            subject=str(path),
+            hint="install that version again, or restore a backup of this one",
+        )
+    if migrations.pending(db):
+        migrations.apply(db)
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads. It may be used in several threads, one after the other.
+
+    Raises: as ``open_writer``.
+    """
+    with translated(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    return connection

@@ -1,0 +1,295 @@
+"""Watches: one hub hands every commit's events to those who want them; who is slow reads history instead.
+
+A watcher is in one of two places:
+
+- *live*: the hub has it in its index and puts what it wants into its buffer, as part of delivering a commit;
+- *behind*: the hub does not know it. It reads history itself, step by step, up to what the hub has
+  dispatched.
+
+It starts behind unless it wants only what is new. It goes live when it has read up to the hub's revision; it
+falls behind when its buffer is full. Both are single steps of trio's thread without an await in them, and so
+is the dispatch of a commit: between "read up to R" and "in the index from R + 1 on" nothing fits. That is the
+whole of the argument why there is no gap and nothing twice. ``seen`` is each watcher's place in it: all that
+it wants up to that revision is delivered or in its buffer.
+
+What is kept in the buffer when it falls behind is still delivered, then history goes on from ``seen``: memory
+is bounded, and nothing is read twice that was in memory already.
+
+Who wants an event is found without asking every watcher: exact keys and prefixes are looked up (one look for
+each length of prefix that is watched); only ranges that are neither are tried one by one.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator, Sequence
+
+import trio
+
+from platformd.coordination.contract import Event, WatchBatch, prefix_end
+from platformd.coordination.sqlite import rows
+from platformd.coordination.sqlite.queue import copy_of
+from platformd.coordination.sqlite.reader import Reader, event_bytes
+from platformd.coordination.sqlite.txn import Change
+from platformd.core.errors import LimitReached, PlatformError
+
+PROGRESS_INTERVAL = 5.0
+"""How often an idle watcher is told the revision that it is at, seconds: so that when it resumes, that is not
+compacted."""
+
+WATCH_BUFFER_BYTES = 4 * 1024 * 1024
+"""The most bytes of events kept in memory for a watch; a slower watcher is served from history."""
+
+
+class Watcher:
+    """One watch. Iterating it gives ``WatchBatch``es; one task may do so.
+
+    Args:
+        hub: its hub.
+        key: the range's start.
+        end: its end; ``None`` for none.
+        seen: the revision before the first that it wants.
+        previous: whether it wants what was before each event.
+    """
+
+    def __init__(self, hub: WatchHub, key: bytes, end: bytes | None, seen: int, *, previous: bool) -> None:
+        self.key = key
+        self.end = end
+        self.previous = previous
+        self.seen = seen
+        self.live = False
+        self._hub = hub
+        self._buffer: collections.deque[Event] = collections.deque()
+        self._bytes = 0
+        self._told = -1  # the revision of the last batch that was handed out; -1: not even the first bookmark
+        self._bookmark_due = True
+        self._lot = trio.lowlevel.ParkingLot()
+        self._broken: Exception | None = None
+
+    def __aiter__(self) -> Watcher:
+        return self
+
+    async def __anext__(self) -> WatchBatch:
+        # From the checkpoint to the return there is no other one, so a cancelled wait loses no events.
+        await trio.lowlevel.checkpoint()
+        while True:
+            batch = self._next()
+            if batch is not None:
+                return batch
+            if self.live:
+                await self._lot.park()
+            else:
+                await trio.lowlevel.checkpoint()
+
+    def _next(self) -> WatchBatch | None:
+        if self._broken is not None:
+            raise self._broken
+        if self._told < 0:
+            self._told = self.seen
+            self._bookmark_due = False
+            return WatchBatch(revision=self.seen)
+        if self._buffer:
+            return self._batch(self._drain())
+        if not self.live:
+            events, self.seen = self._hub.read(self)
+            if self.seen >= self._hub.revision:
+                self._hub.go_live(self)
+            return self._batch(events) if events else None
+        if self._bookmark_due and self._hub.revision > self._told:
+            return self._batch(())
+        return None
+
+    def _batch(self, events: Sequence[Event]) -> WatchBatch:
+        if self.live:
+            self.seen = max(self.seen, self._hub.revision)
+        self._told = self.seen
+        self._bookmark_due = False
+        return WatchBatch(revision=self.seen, events=tuple(events))
+
+    def _drain(self) -> Sequence[Event]:
+        events = tuple(self._buffer)
+        self._buffer.clear()
+        self._bytes = 0
+        return events
+
+    # --- the hub's side ---
+
+    def push(self, revision: int, events: Sequence[Event], limit: int) -> bool:
+        """Take the events of one revision into the buffer; false if they do not fit."""
+        size = sum(map(event_bytes, events))
+        if len(self._buffer) + len(events) > limit or self._bytes + size > WATCH_BUFFER_BYTES:
+            return False
+        self._buffer.extend(events)
+        self._bytes += size
+        self.seen = revision
+        self._lot.unpark_all()
+        return True
+
+    def remind(self) -> None:
+        """Have it give a bookmark if it has nothing else to give."""
+        self._bookmark_due = True
+        if self._hub.revision > self._told:
+            self._lot.unpark_all()
+
+    def wake(self) -> None:
+        """Have it look again."""
+        self._lot.unpark_all()
+
+    def fail(self, error: Exception) -> None:
+        """Have its iteration end with ``error``."""
+        self._broken = error
+        self._lot.unpark_all()
+
+
+class WatchHub:
+    """All watches of a store.
+
+    Args:
+        reader: where history is read.
+        revision: the store's revision now.
+        max_watchers: open watches at once.
+        buffer: events kept in memory for each.
+    """
+
+    def __init__(self, reader: Reader, revision: int, max_watchers: int, buffer: int) -> None:
+        self.revision = revision
+        """The newest revision that was dispatched."""
+        self._reader = reader
+        self._max = max_watchers
+        self._buffer = buffer
+        self._all: set[Watcher] = set()
+        self._index = WatchIndex()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def open(self, key: bytes, end: bytes | None, seen: int, *, previous: bool) -> Watcher:
+        """A watch of [key, end) after revision ``seen``.
+
+        Raises:
+            LimitReached: there are too many.
+        """
+        if len(self._all) >= self._max:
+            raise LimitReached(
+                f"{self._max} watches are open; max_watchers is {self._max}",
+                subject="watch",
+                hint="close some, or raise store.max_watchers",
+            )
+        watcher = Watcher(self, key, end, seen, previous=previous)
+        self._all.add(watcher)
+        if seen >= self.revision:
+            self.go_live(watcher)
+        return watcher
+
+    def close(self, watcher: Watcher) -> None:
+        """Forget a watch."""
+        self._all.discard(watcher)
+        if watcher.live:
+            self._index.remove(watcher)
+        watcher.fail(trio.ClosedResourceError("the watch's block was left"))
+
+    def close_all(self, error: PlatformError) -> None:
+        """End every watch with ``error``."""
+        for watcher in self._all:
+            watcher.fail(copy_of(error))
+
+    def go_live(self, watcher: Watcher) -> None:
+        """``watcher`` has seen all that was dispatched: from here on it is told."""
+        watcher.live = True
+        self._index.add(watcher)
+
+    def read(self, watcher: Watcher) -> tuple[list[Event], int]:
+        """A step through history for a watcher that is behind."""
+        return self._reader.events(watcher.key, watcher.end, watcher.seen, self.revision, previous=watcher.previous)
+
+    def floor(self) -> int | None:
+        """The oldest revision that a watcher still has to read in history; ``None`` if none has to."""
+        behind = [watcher.seen + 1 for watcher in self._all if not watcher.live]
+        return min(behind) if behind else None
+
+    def dispatch(self, history: Iterable[tuple[int, Sequence[Change]]]) -> None:
+        """Tell everyone who wants to know what was committed. Must not be interrupted by an await."""
+        for revision, changes in history:
+            if self._index:
+                self._dispatch_one(revision, changes)
+            self.revision = revision
+
+    def _dispatch_one(self, revision: int, changes: Sequence[Change]) -> None:
+        wanted: dict[Watcher, list[Event]] = {}
+        for change in changes:
+            bare: Event | None = None
+            full: Event | None = None
+            for watcher in self._index.interested(change.key):
+                if watcher.seen >= revision:  # it started from a read that saw this commit before the hub did
+                    continue
+                if watcher.previous:
+                    event = full = full or rows.live_event(revision, change, previous=True)
+                else:
+                    event = bare = bare or rows.live_event(revision, change, previous=False)
+                wanted.setdefault(watcher, []).append(event)
+        for watcher, events in wanted.items():
+            if not watcher.push(revision, events, self._buffer):
+                self._fall_behind(watcher)
+
+    def _fall_behind(self, watcher: Watcher) -> None:
+        """Its buffer is full: it has all up to the revision before this one, and reads the rest itself."""
+        watcher.seen = max(watcher.seen, self.revision)
+        watcher.live = False
+        self._index.remove(watcher)
+        watcher.wake()
+
+    def remind(self) -> None:
+        """Have idle watchers give a bookmark."""
+        for watcher in self._all:
+            if watcher.live:
+                watcher.remind()
+
+
+_EXACT = -1
+
+
+class WatchIndex:
+    """Watchers by what they watch."""
+
+    def __init__(self) -> None:
+        self._others: dict[Watcher, None] = {}
+        self._tables: dict[int, dict[bytes, dict[Watcher, None]]] = {}
+        # By the length of the prefix (``_EXACT``: whole keys), then by the prefix. Dicts for sets: they keep order.
+
+    def __len__(self) -> int:
+        return len(self._others) + len(self._tables)
+
+    def add(self, watcher: Watcher) -> None:
+        """Put a watcher in."""
+        table = _table(watcher)
+        if table is None:
+            self._others[watcher] = None
+        else:
+            self._tables.setdefault(table, {}).setdefault(watcher.key, {})[watcher] = None
+
+    def remove(self, watcher: Watcher) -> None:
+        """Take a watcher out, and what would be left empty."""
+        table = _table(watcher)
+        if table is None:
+            del self._others[watcher]
+            return
+        by_key = self._tables[table]
+        del by_key[watcher.key][watcher]
+        if not by_key[watcher.key]:
+            del by_key[watcher.key]
+        if not by_key:
+            del self._tables[table]
+
+    def interested(self, key: bytes) -> Iterator[Watcher]:
+        """Those whose range has ``key`` in it."""
+        for length, by_key in self._tables.items():
+            yield from by_key.get(key if length == _EXACT else key[:length], ())
+        for watcher in self._others:
+            if watcher.key <= key and (watcher.end is None or key < watcher.end):
+                yield watcher
+
+
+def _table(watcher: Watcher) -> int | None:
+    if watcher.end == watcher.key + b"\x00":
+        return _EXACT
+    return len(watcher.key) if watcher.end == prefix_end(watcher.key) else None
