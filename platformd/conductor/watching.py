@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+
+import trio
 
 from platformd.conductor.documents import from_stored
 from platformd.conductor.facts import Change, ChangeBatch
@@ -42,20 +45,33 @@ async def watch_resources(
         after = listing_revision
     first.append(ChangeBatch(revision=after))
     async with store.watch(prefix, prefix_end(prefix), start_revision=after + 1, previous=True) as batches:
-        yield _follow(first, batches, reader)
+        yield _Changes(first, batches, reader)
 
 
-async def _follow(
-    first: list[ChangeBatch], batches: AsyncIterator[WatchBatch], reader: _Reader
-) -> AsyncIterator[ChangeBatch]:
-    for batch in first:
-        yield batch
-    reached = first[-1].revision
-    async for found in batches:
-        changes = tuple(change for event in found.events if (change := reader.change(event)) is not None)
-        if changes or found.revision > reached:
-            reached = max(reached, found.revision)
-            yield ChangeBatch(revision=found.revision, changes=changes)
+class _Changes:
+    """The iteration: what was there first, then what happens. A class and not a generator, so that a
+    watcher that stops reading leaves nothing half run.
+    """
+
+    def __init__(self, first: list[ChangeBatch], batches: AsyncIterator[WatchBatch], reader: _Reader) -> None:
+        self._first = deque(first)
+        self._batches = batches
+        self._reader = reader
+        self._reached = first[-1].revision
+
+    def __aiter__(self) -> _Changes:
+        return self
+
+    async def __anext__(self) -> ChangeBatch:
+        if self._first:
+            await trio.lowlevel.checkpoint()
+            return self._first.popleft()
+        while True:
+            found = await anext(self._batches)
+            changes = tuple(change for event in found.events if (change := self._reader.change(event)) is not None)
+            if changes or found.revision > self._reached:
+                self._reached = max(self._reached, found.revision)
+                return ChangeBatch(revision=found.revision, changes=changes)
 
 
 def _common_prefix(root: bytes, kinds: Sequence[Kind], tenant: str | None) -> bytes:
