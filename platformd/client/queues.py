@@ -1,0 +1,20 @@
+"""Records in and out, for programs: ``Producer`` publishes, ``Consumer`` fetches and acknowledges.
+
+Both are synchronous, belong to one thread, survive restarts of the daemon, and talk to the broker's own
+sockets, whose addresses the daemon tells under ``GET /status``::
+
+    with Producer(ingest) as producer:
+        producer.publish("alerts.ztf", packet, msg_id=candid)
+
+    with Consumer(fetch, "alerts", "archive") as consumer:
+        while True:
+            deliveries = consumer.fetch()
+            store(deliveries)
+            consumer.ack(deliveries)
+"""
+
+from platformd.client.consumer import Consumer
+from platformd.client.producer import Pending, Producer
+from platformd.queues.contract import Delivery, Durability, Published, Record
+
+__all__ = ["Consumer", "Delivery", "Durability", "Pending", "Producer", "Published", "Record"]
