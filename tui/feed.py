@@ -93,10 +93,10 @@ class Feed:
             except Gone as error:
                 # Only what was resumed can be gone: start over at once, unless that is what failed.
                 resumed = self._watch is not None and self._watch.after is not None
-                reason, delay = _reason(error), 0.0 if resumed else self._backoff.next()
+                reason, delay = error.message, 0.0 if resumed else self._backoff.next()
                 self._watch = None
             except PlatformError as error:
-                reason, delay = _reason(error), self._backoff.next()
+                reason, delay = error.message, self._backoff.next()
             self._emit(Disconnected(self.now(), reason, self.now() + delay))
             if delay:
                 with suppress(TimeoutError):
@@ -145,7 +145,3 @@ async def _first_of(*parts: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-def _reason(error: PlatformError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from platformd.core.quantities import format_bytes
 
+UNSAFE = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+"""The Unicode categories that can do more to a terminal than stand in a cell."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 """Eighths of a cell from below, for sparklines."""
 FULL, EMPTY = "█", "░"
@@ -19,14 +21,18 @@ PARTS = " ▏▎▍▌▋▊▉"
 """Eighths of a cell from the left, for the end of a bar."""
 
 
-def plain(text: object, limit: int = 500) -> str:
-    """``text`` as one line that cannot upset a terminal: control and format characters become spaces.
+def printable(text: object) -> str:
+    """``text`` with each control or format character as a space.
 
     Names, reasons and messages come from other programs; an escape sequence in them must not reach the
     terminal.
     """
-    words = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"} else c for c in str(text))
-    line = " ".join(words.split())
+    return "".join(" " if unicodedata.category(c) in UNSAFE else c for c in str(text))
+
+
+def plain(text: object, limit: int = 500) -> str:
+    """``text`` as one printable line of at most ``limit`` characters."""
+    line = " ".join(printable(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

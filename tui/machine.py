@@ -43,7 +43,7 @@ def node_title(state: State, item: Item | None) -> str:
 def node_lines(item: Item | None, width: int) -> tuple[Line, ...]:
     """CPU, memory, disks, and the daemon itself: ``LINES`` lines for a panel of ``width`` cells."""
     if item is None or not isinstance(item.status, NodeStatus):
-        return ((Run("no measurement yet", "dim"),), *((),) * (LINES - 1))
+        return ((Run("nothing known", "dim"),), *((),) * (LINES - 1))
     status = item.status
     if status.state == "unknown" or status.measured_at is None:
         why = ": ".join(filter(None, (status.reason, status.message))) or "no measurement yet"

@@ -63,7 +63,7 @@ def _daemon_part(state: State) -> Line:
         Run(f" {daemon.version}  ", "dim"),
         Run(f"● {daemon.state}", TONES.get(daemon.state, "") if not state.stale else "dim"),
         Run("  up ", "dim"),
-        Run(span(daemon.uptime)),
+        Run(span(daemon.uptime), "dim" if state.stale else ""),
     ]
     if daemon.node:
         runs += [Run("  on ", "dim"), Run(daemon.node)]
@@ -125,6 +125,8 @@ def empty_text(state: State, what: str, wanted: str) -> str:
     """What stands in a table without rows."""
     if wanted:
         return f"no {what} match the filter (esc clears it)"
+    if not state.link.ever:
+        return f"no {what} known: start a daemon with `platformd run`, or `platformd demo --keep`"
     if state.revision is None:
         return ""
     return f"no {what} yet: platformd apply FILE, or see platformd demo --keep"
@@ -201,12 +203,13 @@ def object_of(row_key: Hashable) -> Key | None:
 def _pipeline_row(item: Item) -> Row:
     status = item.status
     tone = TONES.get(status.state, "")
-    runs = [Run(plain(status.state), tone), Run(f"  {plain(dig(item.document, 'spec', 'source') or '')}", "dim")]
-    if isinstance(status, PipelineStatus) and status.stages:
-        runs += _totals(status.stages)
+    runs = [Run(plain(status.state), tone)]
     why = ": ".join(filter(None, (status.reason, status.message)))
     if why and tone != "good":
         runs += [Run("  "), Run(plain(why), tone)]
+    runs.append(Run(f"  {plain(dig(item.document, 'spec', 'source') or '')}", "dim"))
+    if isinstance(status, PipelineStatus) and status.stages:
+        runs += _totals(status.stages)
     return Row(item.key, (_name(item),), tail=tuple(runs))
 
 

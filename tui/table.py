@@ -11,12 +11,20 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
+TONES = (
+    "good", "warn", "bad", "dim", "strong", "spark",  # how a value looks
+    "title", "heading", "rule", "focus", "alert",  # the frame around values
+    "cursor", "cursor-blurred",  # laid over a whole row
+)  # fmt: skip
+"""Every tone; ``styles.tcss`` says how each looks."""
+
 
 class Run(NamedTuple):
-    """Text in one tone: ``good``, ``warn``, ``bad``, ``dim``, ``strong``, ``spark``, ``title`` or ``""``."""
+    """Text in one tone."""
 
     text: str
     tone: str = ""
+    """One of ``TONES``, or ``""`` for plain text."""
 
 
 Line = tuple[Run, ...]
@@ -86,6 +94,13 @@ def fit(columns: Sequence[Column], width: int) -> list[tuple[int, int]]:
     return [(i, widths[i]) for i in kept]
 
 
+def rule(title: str, width: int, *, focused: bool = False) -> Line:
+    """A heading: the title on a horizontal rule. The title of the focused part is marked, also without colour."""
+    mark = Run("▌ " if focused else "─ ", "focus" if focused else "rule")
+    head = pad((mark, Run(title, "focus" if focused else "heading"), Run(" ")), min(width, cell_len(title) + 3))
+    return (*head, Run("─" * max(0, width - sum(cell_len(run.text) for run in head)), "rule"))
+
+
 def pad(line: Line, width: int, *, right: bool = False) -> Line:
     """``line`` in exactly ``width`` cells: cut with an ellipsis, or filled with spaces."""
     have = sum(cell_len(run.text) for run in line)
@@ -128,11 +143,12 @@ def row_line(row: Row, columns: Sequence[Column], fitted: Sequence[tuple[int, in
     for i, cell_width in fitted:
         if i >= len(row.cells):
             break
+        if runs:
+            runs.append(Run(" " * GAP))
         runs += pad(row.cells[i](cell_width), cell_width, right=columns[i].right)
-        runs.append(Run(" " * GAP))
         used += cell_width + GAP
     if row.tail is not None:
-        runs += pad(row.tail, max(0, width - used))
+        runs += (Run(" " * GAP), *pad(row.tail, max(0, width - used)))
     return pad(tuple(runs), width)
 
 

@@ -17,15 +17,15 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ..messages import Chosen
-from ..table import Column, Line, Row, Run, changed_spans, fit, header, pad, row_line
+from ..table import Column, Line, Row, Run, changed_spans, fit, header, pad, row_line, rule
 from .toned import Toned
 
-HEAD = 1
-"""Lines of the header, which does not scroll."""
+HEAD = 2
+"""Lines above the rows, which do not scroll: the heading and the titles of the columns."""
 
 
 class KeyedTable(Toned, ScrollView, can_focus=True):
-    """Rows of ``columns`` under a header."""
+    """Rows of ``columns`` under a heading."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -42,7 +42,7 @@ class KeyedTable(Toned, ScrollView, can_focus=True):
         self._columns = columns
         self._fitted: list[tuple[int, int]] = []
         self._rows: list[Row] = []
-        self._empty = ""
+        self._title = self._empty = ""
         self._places: dict[Hashable, int] = {}
         self._cursor: Hashable | None = None
         self._place = 0
@@ -59,10 +59,10 @@ class KeyedTable(Toned, ScrollView, can_focus=True):
         """The rows, from above."""
         return self._rows
 
-    def show(self, rows: list[Row], *, empty: str = "", stale: bool = False) -> None:
-        """Show ``rows``, or ``empty`` when there are none."""
+    def show(self, title: str, rows: list[Row], *, empty: str = "", stale: bool = False) -> None:
+        """Show ``rows`` under ``title``, or ``empty`` when there are none."""
         all_anew = stale != self.stale
-        self._rows, self._empty, self.stale = rows, empty, stale
+        self._title, self._rows, self._empty, self.stale = title, rows, empty, stale
         self._places = {row.key: place for place, row in enumerate(rows)}
         before = self._place
         if self._cursor not in self._places:
@@ -146,6 +146,8 @@ class KeyedTable(Toned, ScrollView, can_focus=True):
 
     def _line(self, y: int) -> tuple[Line, str]:
         width = self._text_width
+        if y == 0:
+            return rule(self._title, width, focused=self.has_focus), ""
         if y < HEAD:
             return header(self._columns, self._fitted, width), ""
         place = y - HEAD + self.scroll_offset.y

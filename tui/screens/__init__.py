@@ -1,0 +1,1 @@
+"""The screens: the overview, and what is laid over it."""
