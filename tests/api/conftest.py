@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,12 @@ class Served:
     addresses: list[str]
     done: trio.Event
     """Set when ``serve`` has returned."""
+    clients: list[Client] = field(default_factory=list)
 
     async def client(self) -> Client:
-        return await Client.connect(self.path)
+        """A new connection, closed with the test."""
+        self.clients.append(await Client.connect(self.path))
+        return self.clients[-1]
 
     def stop(self) -> None:
         self.context.stopping.set()
@@ -74,6 +77,8 @@ async def start(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Start]:
 
     yield run
     for served in running:
+        for client in served.clients:
+            await client.aclose()
         served.stop()
         with trio.fail_after(20):
             await served.done.wait()
@@ -87,8 +92,6 @@ async def served(start: Start) -> Served:
 
 
 @pytest.fixture
-async def client(served: Served) -> AsyncIterator[Client]:
+async def client(served: Served) -> Client:
     """A connection to it."""
-    connected = await served.client()
-    yield connected
-    await connected.aclose()
+    return await served.client()

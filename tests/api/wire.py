@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Client:
         head = await self.begin(method, path, body, headers)
         received = b""
         while True:
-            event = await self._next()
+            event = await self.next_event()
             if isinstance(event, h11.EndOfMessage):
                 break
             received += bytes(event.data)
@@ -86,23 +86,13 @@ class Client:
         out += self._h11.send(h11.EndOfMessage()) or b""
         await self.stream.send_all(out)
         while True:
-            event = await self._next()
+            event = await self.next_event()
             if isinstance(event, h11.Response):
                 return event
 
-    async def events(self, path: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[ServerSent]:
+    def events(self, path: str, headers: Mapping[str, str] | None = None) -> Events:
         """The server-sent events of a watch, comments included, until the server ends it."""
-        head = await self.begin("GET", path, headers=headers)
-        assert head.status_code == 200, head
-        text = ""
-        while True:
-            event = await self._next()
-            if isinstance(event, h11.EndOfMessage):
-                return
-            text += bytes(event.data).decode()
-            *blocks, text = text.split("\n\n")
-            for block in blocks:
-                yield _parse(block)
+        return Events(self, path, headers)
 
     async def ended(self) -> bytes:
         """What comes until the server closes the connection."""
@@ -117,7 +107,7 @@ class Client:
     async def aclose(self) -> None:
         await self.stream.aclose()
 
-    async def _next(self) -> Any:
+    async def next_event(self) -> Any:
         while True:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
@@ -126,6 +116,31 @@ class Client:
                 raise EOFError("the server closed the connection")
             elif not isinstance(event, h11.InformationalResponse):
                 return event
+
+
+class Events:
+    """The events of a watch, one by one."""
+
+    def __init__(self, client: Client, path: str, headers: Mapping[str, str] | None) -> None:
+        self._client, self._path, self._headers = client, path, headers
+        self._begun = False
+        self._text = ""
+        self._blocks: list[str] = []
+
+    def __aiter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> ServerSent:
+        if not self._begun:
+            self._begun = True
+            head = await self._client.begin("GET", self._path, headers=self._headers)
+            assert head.status_code == 200, head
+        while not self._blocks:
+            event = await self._client.next_event()
+            if isinstance(event, h11.EndOfMessage):
+                raise StopAsyncIteration
+            *self._blocks, self._text = (self._text + bytes(event.data).decode()).split("\n\n")
+        return _parse(self._blocks.pop(0))
 
 
 def _parse(block: str) -> ServerSent:
