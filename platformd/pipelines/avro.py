@@ -156,13 +156,13 @@ def open_container(data: bytes) -> Container:
 
 
 def split_packets(data: bytes) -> list[bytes]:
-    """One container for each packet in a container, with the same header; a single one as it is.
+    """One container for each packet in a container, with the same header; one with a single or no packet as it is.
 
     Raises:
         PacketError: it is no container, or is damaged.
     """
     container = open_container(data)
-    if container.count == 1:
+    if container.count <= 1:
         return [data]
     # Without any field: what is needed is where a packet ends.
     packets = PacketReader(()).read_all(container)

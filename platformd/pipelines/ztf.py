@@ -97,22 +97,24 @@ def schema() -> Any:
         return [{"type": "array", "items": items}, "null"]
 
     candidate = {"type": "record", "name": "ztf.alert.candidate", "fields": _fields(_CANDIDATE)}
-    return fastavro.parse_schema({
-        "type": "record",
-        "name": "ztf.alert",
-        "doc": "a synthetic packet in the layout of the public ZTF alerts",
-        "version": SCHEMA_VERSION,
-        "fields": [
-            *(_field(name, "string") for name in ("schemavsn", "publisher", "objectId")),
-            _field("candid", "long"),
-            {"name": "candidate", "type": candidate},
-            {"name": "prv_candidates", "type": history("prv_candidate", _PREVIOUS), "default": None},
-            {"name": "fp_hists", "type": history("fp_hist", _FORCED), "default": None},
-            {"name": "cutoutScience", "type": [stamp, "null"], "default": None},
-            {"name": "cutoutTemplate", "type": ["ztf.alert.cutout", "null"], "default": None},
-            {"name": "cutoutDifference", "type": ["ztf.alert.cutout", "null"], "default": None},
-        ],
-    })
+    return fastavro.parse_schema(
+        {
+            "type": "record",
+            "name": "ztf.alert",
+            "doc": "a synthetic packet in the layout of the public ZTF alerts",
+            "version": SCHEMA_VERSION,
+            "fields": [
+                *(_field(name, "string") for name in ("schemavsn", "publisher", "objectId")),
+                _field("candid", "long"),
+                {"name": "candidate", "type": candidate},
+                {"name": "prv_candidates", "type": history("prv_candidate", _PREVIOUS), "default": None},
+                {"name": "fp_hists", "type": history("fp_hist", _FORCED), "default": None},
+                {"name": "cutoutScience", "type": [stamp, "null"], "default": None},
+                {"name": "cutoutTemplate", "type": ["ztf.alert.cutout", "null"], "default": None},
+                {"name": "cutoutDifference", "type": ["ztf.alert.cutout", "null"], "default": None},
+            ],
+        }
+    )
 
 
 def packets(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -253,10 +255,11 @@ def _history(rng: random.Random, candidate: dict[str, Any]) -> list[dict[str, An
     for jd in times:
         band = rng.choice((1, 2))
         night = FIRST_NIGHT - math.ceil(candidate["jd"] - jd)
-        previous = dict.fromkeys(_blank(_PREVIOUS)) | {
+        pid = night * 10**9 + rng.randrange(10**9)
+        previous: dict[str, Any] = dict.fromkeys(_blank(_PREVIOUS)) | {
             "jd": round(jd, 7),
             "fid": band,
-            "pid": night * 10**9 + rng.randrange(10**9),
+            "pid": pid,
             "diffmaglim": rng.gauss(20.3, 0.4),
             "programid": 1,
             "programpi": "none",
@@ -268,7 +271,7 @@ def _history(rng: random.Random, candidate: dict[str, Any]) -> list[dict[str, An
         if rng.random() < 0.4:
             magnitude = candidate["magpsf"] + rng.gauss(0.3, 0.5)
             previous |= {
-                "candid": previous["pid"] * 1_000_000 + rng.randrange(10**6),
+                "candid": pid * 1_000_000 + rng.randrange(10**6),
                 "isdiffpos": candidate["isdiffpos"],
                 "ra": candidate["ra"] + rng.gauss(0, 3e-5),
                 "dec": max(-90.0, min(90.0, candidate["dec"] + rng.gauss(0, 3e-5))),
