@@ -272,10 +272,10 @@ def make_settings(directory: Path, **http: Any) -> Settings:
     )
 
 
-def make_context(settings: Settings, store: Any | None = None) -> ApiContext:
-    """A context over things in memory (or over ``store``)."""
+def make_context(settings: Settings, given: Any | None = None) -> ApiContext:
+    """A context over things in memory (or over the store ``given``)."""
     clock = SystemClock()
-    store = MemoryStore() if store is None else store
+    store: Any = MemoryStore() if given is None else given
     return ApiContext(
         conductor=Conductor(store, clock, uuid7(clock), KINDS),
         streams=MemoryStreams(),  # type: ignore[arg-type]

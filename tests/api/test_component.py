@@ -46,9 +46,7 @@ def test_stages_are_jobs() -> None:
         StageStatus(name="b", type="filter", workers_desired=1),
         StageStatus(name="c", type="filter"),
     ]
-    spec = PipelineSpec(
-        source="a", stages=(RouteStage(name="r", routes=(Route(subject="b"),)),), dead_letter="dead"
-    )
+    spec = PipelineSpec(source="a", stages=(RouteStage(name="r", routes=(Route(subject="b"),)),), dead_letter="dead")
     pipeline = Resource(kind="Pipeline", name="p", spec=spec, status=PipelineStatus(stages=tuple(stages)))
     assert jobs((pipeline,)) == {"today": 1, "queued": 1, "running": 1}
 
@@ -100,7 +98,10 @@ async def test_messages_are_published_and_looked_at(served: Served, client: Clie
     assert (again.status, again.json["duplicate"]) == (200, True)
     await client.request("POST", f"{path}?subject=alerts.b&durability=memory", b"\xff\x00")
     items = (await client.request("GET", path)).json["items"]
-    assert [(i["sequence"], i["subject"], i.get("text")) for i in items] == [(1, "alerts.a", "grün"), (2, "alerts.b", None)]
+    assert [(i["sequence"], i["subject"], i.get("text")) for i in items] == [
+        (1, "alerts.a", "grün"),
+        (2, "alerts.b", None),
+    ]
     assert base64.b64decode(items[1]["payload"]) == b"\xff\x00"
     later = (await client.request("GET", f"{path}?after=1&limit=5")).json["items"]
     assert [i["sequence"] for i in later] == [2]

@@ -6,6 +6,7 @@ The first four tests are the faults that hypercorn and quart-trio have by themse
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from platformd.api.server import connection as connection_module
 from platformd.api.server.connection import LINGER_SECONDS
+from platformd.api.server.protocol import ControlProtocol
 from tests.api.conftest import Served, Start
 from tests.api.wire import HOSTILE, UPGRADE, Client, get, masked_frame, post
 
@@ -45,6 +46,13 @@ async def send(client: Client, *segments: bytes) -> None:
         except trio.BrokenResourceError:
             return
         await trio.testing.wait_all_tasks_blocked(0.002)
+
+
+async def dribble(client: Client, piece: bytes, *, every: float) -> None:
+    """Send ``piece`` again and again, until the server closes the connection."""
+    while True:
+        await client.stream.send_all(piece)
+        await trio.sleep(every)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -123,7 +131,7 @@ async def test_a_fault_in_a_connection_stays_in_it(
         raise ZeroDivisionError("on purpose")
 
     with monkeypatch.context() as patched:
-        patched.setattr(connection_module.ControlProtocol, "_refusal", fail)
+        patched.setattr(ControlProtocol, "_refusal", fail)
         victim = await served.client()
         await victim.stream.send_all(get())
         with trio.fail_after(5):
@@ -190,9 +198,7 @@ async def test_a_client_that_goes_on_sending_is_let_go(start: Start, clock: Mock
     assert received.endswith(b"ok")
     before = trio.current_time()
     with pytest.raises(trio.BrokenResourceError):
-        while True:
-            await client.stream.send_all(b"x" * 1000)
-            await trio.sleep(0.1)
+        await dribble(client, b"x" * 1000, every=0.1)
     assert trio.current_time() - before == pytest.approx(LINGER_SECONDS, abs=0.5)
 
 
@@ -211,17 +217,14 @@ async def test_a_request_that_dribbles_in_is_refused(start: Start, clock: MockCl
     served = await start(read_timeout="10s", keep_alive_timeout="100s")
     client = await served.client()
     begin = trio.current_time()
-    received = b""
-
-    async def dribble() -> None:
-        with trio.CancelScope(), pytest.raises(trio.BrokenResourceError):
-            while True:
-                await client.stream.send_all(b"x")
-                await trio.sleep(1)
-
     await client.stream.send_all(sent)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(dribble)
+
+        async def go_on() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await dribble(client, b"x", every=1.0)
+
+        nursery.start_soon(go_on)
         received = await client.ended()
         nursery.cancel_scope.cancel()
     assert b"HTTP/1.1 408 " in received

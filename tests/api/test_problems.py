@@ -54,9 +54,7 @@ async def test_no_such_resource(client: Client) -> None:
         ("BREW", "/v1/streams", {"GET", "HEAD", "OPTIONS", "POST"}),
     ],
 )
-async def test_wrong_methods_are_told_the_right_ones(
-    client: Client, method: str, path: str, allowed: set[str]
-) -> None:
+async def test_wrong_methods_are_told_the_right_ones(client: Client, method: str, path: str, allowed: set[str]) -> None:
     """405 with the methods in Allow."""
     answer = await client.request(method, path)
     problem(answer, 405, "method_not_allowed")
@@ -110,7 +108,9 @@ async def test_a_body_over_the_limit(start: Start) -> None:
     answer = await announced.request("POST", "/v1/streams", b"x" * 2000, JSON)
     assert (answer.status, answer.json["code"]) == (413, "too_large")
     assert "1024 bytes; this one has 2000 bytes" in answer.json["detail"]
-    head = b"POST /v1/streams HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        b"POST /v1/streams HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     await chunked.stream.send_all(head + b"400\r\n" + b"x" * 1024 + b"\r\n1\r\nx\r\n")
     received = await chunked.stream.receive_some(65536)
     assert received.startswith(b"HTTP/1.1 413 ")
@@ -154,9 +154,7 @@ async def test_an_event_id_that_is_no_revision(client: Client, given: str) -> No
     problem(answer, 400, "invalid_input")
 
 
-async def test_a_fault_tells_only_its_request(
-    served: Served, client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_fault_tells_only_its_request(served: Served, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected error is 500 with a request id; the log has the traceback under it."""
     served.context.store.broken = ZeroDivisionError("secret")  # type: ignore[attr-defined]
     answer = await client.request("GET", "/v1/streams/x", headers={"X-Request-Id": "r-42"})

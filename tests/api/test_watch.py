@@ -188,10 +188,9 @@ async def test_only_the_last_change_of_a_revision_says_so(served: Served, client
     """A client that is cut off between two changes of one revision is given both of them again."""
 
     async def watch(batch: ChangeBatch) -> list[str]:
-        served.context.conductor.watch = lambda *_, **__: Canned(batch)  # type: ignore[method-assign, assignment, misc]
+        watch_gives(served, Canned(batch))
         connection = await served.client()
-        ids = [e.id async for e in connection.events("/v1/services?watch&after=5") if e.data is not None]
-        return ids
+        return [e.id async for e in connection.events("/v1/services?watch&after=5") if e.data is not None]
 
     changes = tuple(
         Change(type="added", resource=service(name), revision=revision)
@@ -208,7 +207,7 @@ async def test_a_big_listing_is_written_in_pieces(served: Served, client: Client
             Change(type="added", resource=service(f"s{i}", filling="x" * 500), revision=i + 1) for i in range(1000)
         ),
     )
-    served.context.conductor.watch = lambda *_, **__: Canned(batch)  # type: ignore[method-assign, assignment, misc]
+    watch_gives(served, Canned(batch))
     names = [e.data["name"] async for e in client.events("/v1/services?watch") if e.data is not None]
     assert names == [f"s{i}" for i in range(1000)]
 
@@ -218,7 +217,7 @@ async def test_an_error_within_a_watch_is_its_last_event(served: Served, client:
     """An error of the platform, also from within a nursery, reaches the client as a problem."""
     error: Exception = NotFound("the store is gone", subject="store")
     canned = Canned(ExceptionGroup("nursery", [error]) if grouped else error)
-    served.context.conductor.watch = lambda *_, **__: canned  # type: ignore[method-assign, assignment, misc]
+    watch_gives(served, canned)
     found = [e async for e in client.events("/v1/services?watch") if e.data is not None]
     assert [(e.event, e.data["detail"]) for e in found] == [("error", "the store is gone")]
 
@@ -228,13 +227,18 @@ async def test_a_fault_within_a_watch_tells_only_its_request(
 ) -> None:
     """Of an unexpected error the client gets the request id, under which the log has the rest."""
     canned = Canned(ZeroDivisionError("secret"))
-    served.context.conductor.watch = lambda *_, **__: canned  # type: ignore[method-assign, assignment, misc]
+    watch_gives(served, canned)
     events = client.events("/v1/services?watch", {"X-Request-Id": "r-1"})
     found = [e async for e in events if e.data is not None]
     assert found[0].data["request_id"] == "r-1"
     assert "secret" not in json.dumps(found[0].data)
     assert "r-1" in caplog.text
     assert "secret" in caplog.text
+
+
+def watch_gives(served: Served, canned: Canned) -> None:
+    """Put ``canned`` in the place of the conductor's watches."""
+    vars(served.context.conductor)["watch"] = lambda *_, **__: canned
 
 
 class Canned:

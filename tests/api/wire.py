@@ -144,9 +144,9 @@ class Events:
 
 
 def _parse(block: str) -> ServerSent:
-    fields = dict(line.split(": ", 1) if ": " in line else (line, "") for line in block.split("\n"))
-    if "" in fields or block.startswith(":"):
+    if block.startswith(":"):
         return ServerSent(":", "", None)
+    fields = {name: value for name, _, value in (line.partition(": ") for line in block.split("\n"))}
     data = fields.get("data")
     return ServerSent(fields.get("event", "message"), fields.get("id", ""), json.loads(data) if data else None)
 

@@ -97,7 +97,9 @@ class ControlProtocol(H11Protocol):
 
     @property
     def unread(self) -> bool:
-        """Whether the client may still be sending what nobody will read."""
+        """Whether the client has been answered and may still be sending what nobody will read."""
+        if self.connection.our_state is h11.IDLE:
+            return False
         return self.connection.their_state in (h11.SEND_BODY, h11.ERROR) or bool(self.connection.trailing_data[0])
 
     async def refuse(self, error: PlatformError, status: int | None = None) -> None:
