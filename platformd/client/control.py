@@ -122,9 +122,9 @@ def put_consumer(stream: str, name: str, config: Mapping[str, Any], *, tenant: s
     return make_request("PUT", path_of("streams", stream, "consumers", name, tenant=tenant), json=dict(config))
 
 
-def get_consumer(stream: str, name: str, *, tenant: str = DEFAULT_TENANT) -> Request:
-    """Read where a stream's consumer is (``ConsumerInfo``)."""
-    return make_request("GET", path_of("streams", stream, "consumers", name, tenant=tenant))
+def list_consumers(stream: str, *, tenant: str = DEFAULT_TENANT) -> Request:
+    """Read where a stream's consumers are; the items are ``ConsumerInfo``."""
+    return make_request("GET", path_of("streams", stream, "consumers", tenant=tenant))
 
 
 def delete_consumer(stream: str, name: str, *, tenant: str = DEFAULT_TENANT) -> Request:

@@ -1,16 +1,16 @@
 """Following resources without gaps and without repetition, whatever happens to the connection; no I/O.
 
 A watch without a starting revision begins with what is there (as ``added``), then a ``bookmark``. Until
-that first bookmark a lost connection starts over, since the revision of a listed object says nothing about
-the others. After it, a lost connection goes on with the revision that was being delivered: the events of
-one revision belong together but may be cut apart by a lost connection, so that revision is asked for again
-and what was already delivered of it is dropped.
+that first bookmark a lost connection starts over. After it, the id of each event is the revision that it is
+safe to go on after: the events of one revision belong together but may be cut apart by a lost connection, so
+all but the last of them still carry the revision before. What came with such an id comes again after a lost
+connection, and is dropped then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -19,7 +19,6 @@ from platformd.client.events import EventParser, ServerEvent
 from platformd.client.http import Head, Request, make_request, path_of
 from platformd.client.problems import problem_of
 from platformd.client.reading import as_kind, read_resource
-from platformd.client.selectors import parse_selector
 from platformd.core.errors import PlatformError, from_problem
 from platformd.model.kind import Kind
 from platformd.model.kinds import BY_NAME
@@ -35,6 +34,7 @@ class Change:
     type: Literal["added", "modified", "deleted", "bookmark"]
     """``bookmark``: everything up to ``revision`` has been delivered."""
     revision: int
+    """Everything up to here has been delivered with this change; 0 while the listing goes on."""
     document: Any = None
     """The resource as it was sent (decoded JSON); the last state for ``deleted``; ``None`` for a bookmark."""
 
@@ -59,17 +59,12 @@ class WatchState:
         self, kinds: Sequence[Kind | str], *, tenant: str = DEFAULT_TENANT, after: int | None = None, selector: str = ""
     ) -> None:
         self._kinds = [as_kind(kind) for kind in kinds]
-        self._tenant = tenant
-        self._matches = parse_selector(selector) if selector else None
-        self._selected: set[tuple[str, str, str]] = set()
-        """With a selector: what matched when it was last seen."""
-        self._after = after
-        """Everything up to here has been delivered; ``None``: the listing has not ended."""
-        self._revision = after or 0
-        """The revision being delivered."""
+        self._tenant, self._selector = tenant, selector
+        self._after = after or None  # no revision is 0, so after 0 means from the beginning too
         self._delivered: set[tuple[str, str, str]] = set()
-        """What has been delivered of it."""
+        """What has been delivered of the revisions beyond ``_after``."""
         self._skip: set[tuple[str, str, str]] = set()
+        """Of that, what will come again on this connection."""
         self._parser = EventParser()
 
     @property
@@ -80,13 +75,15 @@ class WatchState:
     def request(self) -> Request:
         """The request that goes on from here; for the first connection and for each after a lost one."""
         self._parser = EventParser()
-        self._skip = set(self._delivered) if self._after is not None else set()
+        self._skip = set(self._delivered)
         query = {"watch": ""}
         if len(self._kinds) == 1:
             path = path_of(self._kinds[0].plural, tenant=self._tenant)
         else:
             path = path_of("watch", tenant=self._tenant)
             query = {"kinds": ",".join(kind.plural for kind in self._kinds)}
+        if self._selector:
+            query["label"] = self._selector
         if self._after is not None:
             query["after"] = str(self._after)
         return make_request("GET", path, query=query, headers={"accept": f"{EVENT_STREAM}, application/problem+json"})
@@ -128,42 +125,31 @@ class WatchState:
         if event.event == "bookmark":
             revision = document.get("revision")
             revision = revision if isinstance(revision, int) else _revision(event)
-            self._after = self._revision = max(revision, self._revision)
-            self._delivered, self._skip = set(), set()
+            self._delivered_up_to(max(revision, self._after or 0))
             return Change(type="bookmark", revision=revision)
         if event.event in ("added", "modified", "deleted"):
             return self._deliver(event.event, _revision(event), document)  # type: ignore[arg-type]
         return None  # a type of event that a newer server has
 
     def _deliver(
-        self, kind: Literal["added", "modified", "deleted"], revision: int, document: dict[str, Any]
+        self, kind: Literal["added", "modified", "deleted"], safe: int, document: dict[str, Any]
     ) -> Change | None:
-        key = (str(document.get("kind")), str(document.get("tenant")), str(document.get("name")))
-        change = self._select(key, Change(type=kind, revision=revision, document=document))
+        change = Change(type=kind, revision=safe, document=document)
         if self._after is None:
             return change
-        if revision > self._revision:
-            self._revision, self._after = revision, max(self._after, revision - 1)
-            self._delivered, self._skip = set(), set()
-        elif key in self._skip:
+        if safe > self._after:
+            self._delivered_up_to(safe)
+            return change
+        key = (str(document.get("kind")), str(document.get("name")), str(document.get("revision")))
+        if key in self._skip:
             self._skip.discard(key)
             return None
         self._delivered.add(key)
         return change
 
-    def _select(self, key: tuple[str, str, str], change: Change) -> Change | None:
-        """``change`` as whoever follows the selection sees it: what stops matching is deleted for them."""
-        if self._matches is None:
-            return change
-        known, matches = key in self._selected, self._matches(change.document.get("labels") or {})
-        if change.type == "deleted":
-            self._selected.discard(key)
-            return change if known or matches else None
-        if matches:
-            self._selected.add(key)
-            return change if known else replace(change, type="added")
-        self._selected.discard(key)
-        return replace(change, type="deleted") if known else None
+    def _delivered_up_to(self, revision: int) -> None:
+        self._after = revision
+        self._delivered, self._skip = set(), set()
 
 
 def _revision(event: ServerEvent) -> int:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from platformd.client.selectors import parse_selector
 from platformd.core.errors import Conflict, MethodNotAllowed, NotFound, PlatformError, Unprocessable
 from platformd.model.kinds import BY_PLURAL
 
@@ -62,7 +61,8 @@ class FakeApi:
         document = {
             "kind": kind, "name": name, "tenant": tenant, "labels": {}, "annotations": {},
             "uid": f"uid-{self.revision}", "generation": 1, "revision": self.revision,
-            "created_at": CREATED_AT, "updated_at": CREATED_AT, "deleting_at": None, "finalizers": [], "owner": None, "spec": {}, "status": {"state": "pending"},
+            "created_at": CREATED_AT, "updated_at": CREATED_AT,
+            "deleting_at": None, "finalizers": [], "owner": None, "spec": {}, "status": {"state": "pending"},
         } | members  # fmt: skip
         self.objects[tenant, plural, name] = document
         return document
@@ -92,8 +92,8 @@ class FakeApi:
         if parts[0] == "watch" or "watch" in seen.query:
             body = self.watches.pop(0) if self.watches else b""
             return 200, {"content-type": "text/event-stream"}, body
-        if len(parts) == 4 and parts[2] == "consumers":
-            return self._consumer(seen, parts[1], parts[3])
+        if parts[2:3] == ["consumers"]:
+            return self._consumer(seen, *parts[1::2])
         if parts[0] not in BY_PLURAL:
             raise NotFound("there is no such kind", subject=parts[0])
         if len(parts) == 1:
@@ -108,11 +108,15 @@ class FakeApi:
             return 201, {}, self.put(plural, document["name"], tenant, spec=document.get("spec", {}))
         if seen.method != "GET":
             raise MethodNotAllowed("only GET and POST")
-        matches = parse_selector(seen.query.get("label", ""))
+        key, _, value = seen.query.get("label", "").partition("=")
+
+        def selected(labels: dict[str, str]) -> bool:
+            return not key or (labels.get(key) == value if value else key in labels)
+
         names = sorted(n for t, p, n in self.objects if (t, p) == (tenant, plural))
-        names = [
-            n for n in names if n > seen.query.get("cursor", "") and matches(self.objects[tenant, plural, n]["labels"])
-        ]
+        after = seen.query.get("cursor", "")
+        names = [n for n in names if n > after and selected(self.objects[tenant, plural, n]["labels"])]
+
         page, more = names[: self.page_limit], len(names) > self.page_limit
         items = [self.objects[tenant, plural, n] for n in page]
         return 200, {}, {"items": items, "revision": self.revision, "cursor": page[-1] if more else None}
@@ -158,16 +162,21 @@ class FakeApi:
             )
         return 201 if before is None else 200, {"platformd-outcome": outcome}, after
 
-    def _consumer(self, seen: Seen, stream: str, name: str) -> tuple[int, dict[str, str], Any]:
+    def _consumer(self, seen: Seen, stream: str, name: str = "") -> tuple[int, dict[str, str], Any]:
         key = (stream, name)
         if ("default", "streams", stream) not in self.objects:
             raise NotFound("there is no such stream", subject=f"stream/{stream}")
+        if not name:
+            return 200, {}, {"items": [info for (of, _), info in self.consumers.items() if of == stream]}
         if seen.method == "PUT":
             self.consumers[key] = {"stream": stream, "name": name, "config": json.loads(seen.body)}
             return 201, {}, self.consumers[key]
         if key not in self.consumers:
             raise NotFound("there is no such consumer", subject=f"consumer/{name}")
-        return 200, {}, self.consumers.pop(key) if seen.method == "DELETE" else self.consumers[key]
+        if seen.method != "DELETE":
+            raise MethodNotAllowed("only PUT and DELETE")
+        del self.consumers[key]
+        return 204, {}, b""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

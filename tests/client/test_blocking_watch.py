@@ -45,9 +45,9 @@ def test_a_watch_goes_on_after_each_lost_connection(path: Path) -> None:
 
         return play
 
-    first = event(4, "added", stream("a")) + event(4, "bookmark", {"revision": 4}) + event(6, "modified", stream("a"))
+    first = event(0, "added", stream("a")) + event(5, "bookmark", {"revision": 5}) + event(5, "modified", stream("a"))
     starting = plain_answer(b'{"code":"unavailable","detail":"starting"}', status=b"503 x", kind=b"application/json")
-    last = event(6, "modified", stream("a")) + event(6, "modified", stream("b")) + event(9, "added", stream("c"))
+    last = event(5, "modified", stream("a")) + event(6, "modified", stream("b")) + event(9, "added", stream("c"))
     scripts = [
         script(HEAD + chunk(first) + b"500\r\nid: 7"),
         script(HEAD + b"0\r\n\r\n"),
@@ -62,7 +62,7 @@ def test_a_watch_goes_on_after_each_lost_connection(path: Path) -> None:
         ]
         watch.close()
     assert got == [
-        ("added", 4, "a"), ("bookmark", 4, None), ("modified", 6, "a"), ("modified", 6, "b"), ("added", 9, "c"),
+        ("added", 0, "a"), ("bookmark", 5, None), ("modified", 5, "a"), ("modified", 6, "b"), ("added", 9, "c"),
     ]  # fmt: skip
     assert requests == [b"/v1/streams?watch", *[b"/v1/streams?watch&after=5"] * 3]
     assert waits == [0.1, 0.2, 0.4]

@@ -1,4 +1,4 @@
-"""Reading what a newer server sends, and selectors."""
+"""Reading what a newer server sends, and kinds by their names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import msgspec
 import pytest
 
 from platformd.client.reading import as_kind, read_resource
-from platformd.client.selectors import parse_selector
-from platformd.core.errors import InvalidInput, NotFound, Unsupported
+from platformd.core.errors import NotFound, Unsupported
 from platformd.model.kinds import KINDS
 from platformd.model.node import NODE
 from platformd.model.pipeline import PIPELINE, FilterStage
@@ -90,31 +89,3 @@ def test_kinds_are_found_by_any_of_their_names() -> None:
     assert as_kind("st") is as_kind("Streams") is as_kind(as_kind("stream"))
     with pytest.raises(NotFound, match="streams"):
         as_kind("strems")
-
-
-@pytest.mark.parametrize(
-    ("selector", "matching"),
-    [
-        ("", {0, 1, 2}),
-        ("a=b", {1}),
-        ("a==b", {1}),
-        ("a!=b", {0, 2}),
-        ("a", {1, 2}),
-        ("!a", {0}),
-        ("a, d = e", {1}),
-        ("a,!d", {2}),
-        ("a=", set()),
-    ],
-)
-def test_selectors_choose_by_labels(selector: str, matching: set[int]) -> None:
-    """Each operator of the grammar, and several terms together."""
-    labels = [{}, {"a": "b", "d": "e"}, {"a": "c"}]
-    matches = parse_selector(selector)
-    assert {i for i, each in enumerate(labels) if matches(each)} == matching
-
-
-@pytest.mark.parametrize("selector", [",", "a,", "=b", "a=b=c", "a b", "!a=b", "!"])
-def test_a_selector_outside_the_grammar_is_refused(selector: str) -> None:
-    """What is not of the grammar is an error with the grammar in it, never a selection of nothing."""
-    with pytest.raises(InvalidInput, match="write a=b"):
-        parse_selector(selector)

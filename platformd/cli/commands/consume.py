@@ -17,8 +17,7 @@ from platformd.cli.options import Session, complete_name, connection_options, ex
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from platformd.client.queues import Consumer
-    from platformd.client.queues import Delivery
+    from platformd.client.queues import Consumer, Delivery
 
 MAX_FETCH: Final = 256
 """Records that are asked for at once."""
@@ -171,11 +170,11 @@ def _cursor(
 def _ensure(session: Session, stream: str, name: str, config: dict[str, Any], asked_subject: str | None) -> str:
     """Have the durable consumer ``name``; its ack policy. One that is there is taken as it is."""
     from platformd.client import control
-    from platformd.core.errors import Conflict, NotFound
+    from platformd.core.errors import Conflict
 
-    try:
-        info = session.client.send(control.get_consumer(stream, name)).check().json()
-    except NotFound:
+    known = control.read_page(session.client.send(control.list_consumers(stream))).items
+    info = next((item for item in known if item.get("name") == name), None)
+    if info is None:
         info = session.client.send(control.put_consumer(stream, name, config)).check().json()
     has: dict[str, Any] = info.get("config") or {}
     if asked_subject is not None and has.get("filter_subject", asked_subject) != asked_subject:

@@ -45,11 +45,9 @@ def command(session: Session, what: Sequence[str], selector: str, watch: bool, t
     takes as it is. With --watch each change is a line, or a JSON document on one line.
     """
     from platformd.cli.targets import parse_targets
-    from platformd.client.selectors import parse_selector
     from platformd.core.errors import InvalidInput
 
     wanted = parse_targets(what)
-    parse_selector(selector)
     named = any(target.names for target in wanted)
     if named and selector:
         raise InvalidInput("a selector chooses among all; leave the names out", subject=f"-l {selector}")

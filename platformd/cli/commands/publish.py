@@ -17,8 +17,7 @@ from platformd.cli.options import Session, connection_options, examples, output_
 if TYPE_CHECKING:
     from io import BufferedReader
 
-    from platformd.client.queues import Pending
-    from platformd.client.queues import Durability, Published, Record
+    from platformd.client.queues import Durability, Pending, Published, Record
 
 MAX_PAYLOAD_BYTES: Final = 64 << 20
 """The largest payload that is read into memory; the daemon's own limit (queues.max_record) is lower."""

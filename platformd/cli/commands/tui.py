@@ -24,6 +24,6 @@ def command(session: Session) -> None:
     session.target()  # a wrong --url is refused before the screen is taken over
     where = ["--socket", session.socket] if session.socket is not None else []
     if session.url is not None:
-        where = ["--url", session.url]
+        where = [session.url]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "platformd_tui", *where])  # noqa: S606 - no shell is meant
