@@ -122,16 +122,22 @@ class Expression:
         raise EvaluationError(f"gives {_type_name(result)}, not a bool", subject=self.source)
 
     def _explain(self, error: Exception, context: Mapping[str, Any]) -> str:
-        missing: list[str] = []
-        null: list[str] = []
-        for path in sorted(self.reads or ()):
+        missing: set[str] = set()
+        null: set[str] = set()
+        for path in self.reads or ():
             value: Any = context
-            for name in path.split("."):
+            names = path.split(".")
+            for i, name in enumerate(names):
                 if not isinstance(value, Mapping) or value.get(name) is None:
-                    (null if isinstance(value, Mapping) and name in value else missing).append(path)
+                    there = isinstance(value, Mapping) and name in value
+                    (null if there else missing).add(".".join(names[: i + 1]))
                     break
                 value = value[name]
-        about = [f"{', '.join(paths)} {what}" for paths, what in ((missing, "is missing"), (null, "is null")) if paths]
+        about = [
+            f"{', '.join(sorted(paths))} {'is' if len(paths) == 1 else 'are'} {what}"
+            for paths, what in ((missing, "missing"), (null, "null"))
+            if paths
+        ]
         text = str(error).split(". ")[0].rstrip(".")
         if isinstance(error, KeyError):
             text = f"there is no field {error.args[0]}" if error.args else "a field is missing"
