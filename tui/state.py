@@ -202,7 +202,7 @@ def _changed(state: State, event: Changed) -> State:
     listed = state.listed
     if listed is not None:
         listed = listed - {key} if event.type == "deleted" else listed | {key}
-    # Within a listing the revisions are those of the objects: only its bookmark says how far all is known.
+    # Within a listing only its bookmark says how far all is known.
     revision = event.revision if listed is None and event.revision is not None else state.revision
     return _logged(replace(state, items=items, listed=listed, revision=revision), *entries)
 

@@ -130,7 +130,7 @@ class FakeDaemon:
             after = self.revision
             for document in self.objects.values():
                 if document["kind"] in kinds:
-                    await _send(writer, "added", document["revision"], document)
+                    await _send(writer, "added", 0, document)
         await _send(writer, "bookmark", after, {"revision": after})
         while True:
             for revision, change, document in self.history:
@@ -139,6 +139,8 @@ class FakeDaemon:
             after = self.revision
             async with self._news:
                 await self._news.wait_for(lambda seen=after: self.revision > seen or writer.is_closing())
+            if writer.is_closing():
+                raise ConnectionError
 
 
 async def _send(writer: asyncio.StreamWriter, event: str, revision: int, document: dict[str, Any]) -> None:
