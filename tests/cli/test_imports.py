@@ -1,0 +1,55 @@
+"""A client subcommand does not pay for what it does not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.client.fake_api import FakeApi
+
+HEAVY = {
+    "asyncio", "cel", "fastavro", "h11", "hypercorn", "multiprocessing", "platformd.conductor", "platformd.daemon",
+    "platformd.queues", "platformd_tui", "psutil", "pydantic", "pynng", "quart", "quart_trio", "rich", "sqlite3",
+    "textual", "trio", "yaml",
+}  # fmt: skip
+"""What is slow to load, or the daemon's own."""
+
+QUEUES = {"asyncio", "h11", "platformd.queues", "pynng"}
+"""What publishing and consuming need: pynng pulls asyncio."""
+
+
+@pytest.mark.parametrize(
+    ("line", "used"),
+    [
+        ("--help", set()),
+        ("get --help", set()),
+        ("version", set()),
+        ("completion zsh", set()),
+        ("nonsense", set()),
+        ("status", {"h11"}),
+        ("status -o json", {"h11"}),
+        ("get streams", {"h11"}),
+        ("get all -o json", {"h11"}),
+        ("get stream a -o yaml", {"h11", "yaml"}),
+        ("apply -f -", {"h11", "yaml"}),
+        ("delete stream a", {"h11"}),
+        ("tui", {"h11"}),
+        ("publish a.b payload", QUEUES),
+        ("consume a", QUEUES),
+    ],
+)
+def test_only_what_is_used_is_imported(api: FakeApi, line: str, used: set[str]) -> None:
+    """Each subcommand, run to its end in a process of its own, has loaded nothing heavy that it does not use."""
+    api.put("streams", "a", spec={"subjects": ["a"]})
+    program = (
+        "import os, sys; from platformd.cli.main import main; os.execv = lambda *_: None\n"
+        f"main({line.split()!r})\n"
+        f"print(*(m for m in {sorted(HEAVY)!r} if m in sys.modules), file=sys.stderr)"
+    )
+    document = '{"kind": "Stream", "name": "b", "spec": {}}' if "yaml" not in used else "kind: Stream\nname: b\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=document, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert set(done.stderr.splitlines()[-1].split()) == used
