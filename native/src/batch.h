@@ -4,13 +4,13 @@
 
 #include "base.h"
 
-#define PD_BATCH_MAGIC     0x31424450u /* "PDB1" */
-#define PD_BATCH_HEADER    64u
-#define PD_BATCH_STAMPED   32u /* bytes [0, 32) are under stamp_crc */
-#define PD_BATCH_BODY      40u /* bytes [40, length) are under body_crc */
-#define PD_RECORD_HEADER   24u
-#define PD_MESSAGE_ID_MAX  255u
-#define PD_NO_EXPECTATION  UINT64_MAX
+#define PD_BATCH_MAGIC    0x31424450u /* "PDB1" */
+#define PD_BATCH_HEADER   64u
+#define PD_BATCH_STAMPED  32u /* bytes [0, 32) are under stamp_crc */
+#define PD_BATCH_BODY     40u /* bytes [40, length) are under body_crc */
+#define PD_RECORD_HEADER  24u
+#define PD_MESSAGE_ID_MAX 255u
+#define PD_NO_EXPECTATION UINT64_MAX
 
 struct pd_batch_header {
     uint32_t magic;

@@ -21,7 +21,7 @@
 #endif
 
 #define POLYNOMIAL 0x82F63B78u
-#define LANE 1024
+#define LANE       1024
 
 static uint32_t byte_table[8][256];
 static uint32_t shift_table[4][256];
@@ -99,13 +99,13 @@ static uint32_t portable(uint32_t state, const uint8_t *data, size_t length)
 
 #if defined(__x86_64__) || defined(__aarch64__)
 #if defined(__x86_64__)
-#define WITH_INSTRUCTION __attribute__((target("sse4.2")))
+#define WITH_INSTRUCTION    __attribute__((target("sse4.2")))
 #define STEP64(state, word) ((uint32_t)_mm_crc32_u64((state), (word)))
-#define STEP8(state, byte) _mm_crc32_u8((state), (byte))
+#define STEP8(state, byte)  _mm_crc32_u8((state), (byte))
 #else
-#define WITH_INSTRUCTION __attribute__((target("+crc")))
+#define WITH_INSTRUCTION    __attribute__((target("+crc")))
 #define STEP64(state, word) __crc32cd((state), (word))
-#define STEP8(state, byte) __crc32cb((state), (byte))
+#define STEP8(state, byte)  __crc32cb((state), (byte))
 #endif
 
 static uint32_t shift_lane(uint32_t state)

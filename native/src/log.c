@@ -13,7 +13,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -109,8 +108,10 @@ int pd_log_append(struct pd_log *log, struct pd_batch_header *header, const uint
                   pd_error *error)
 {
     if (log->failed)
-        return pd_fail(error, PD_IO_ERROR, "the log %.300s failed to reach the disk; it takes nothing until it is "
-                                           "opened again", log->directory);
+        return pd_fail(error, PD_IO_ERROR,
+                       "the log %.300s failed to reach the disk; it takes nothing until it is "
+                       "opened again",
+                       log->directory);
     uint64_t time_ns = pd_max64(now_ns, log->newest_time_ns);
     int rc = roll(log, header->length, time_ns, error);
     if (rc != PD_OK)
@@ -212,12 +213,10 @@ int pd_log_delete(const char *directory, pd_error *error)
         return errno == ENOENT ? PD_OK : pd_fail_errno(error, "cannot open the directory", directory);
     int rc = PD_OK;
     for (struct dirent *entry; rc == PD_OK && (entry = readdir(opened)) != NULL;) {
-        char path[PD_PATH_MAX];
         if (entry->d_name[0] == '.')
             continue;
-        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
-        if (unlink(path) != 0 && errno != ENOENT)
-            rc = pd_fail_errno(error, "cannot remove", path);
+        if (unlinkat(dirfd(opened), entry->d_name, 0) != 0 && errno != ENOENT)
+            rc = pd_fail_errno(error, "cannot remove what is in", directory);
     }
     closedir(opened);
     if (rc == PD_OK && rmdir(directory) != 0)

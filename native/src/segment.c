@@ -64,8 +64,7 @@ int pd_segment_create(const char *directory, uint64_t base, uint64_t limit, stru
     return rc;
 }
 
-int pd_segment_open(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment,
-                    pd_error *error)
+int pd_segment_open(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment, pd_error *error)
 {
     return segment_new(directory, base, limit, 0, segment, error);
 }
@@ -198,8 +197,7 @@ bool pd_segment_mark(struct pd_segment *segment, uint64_t offset, const struct p
     bool near = segment->mark_count > 0 && offset - segment->marks[segment->mark_count - 1].offset < MARK_STEP;
     if (near)
         return true;
-    if (!pd_reserve((void **)&segment->marks, &segment->mark_capacity, segment->mark_count + 1,
-                    sizeof *segment->marks))
+    if (!pd_reserve((void **)&segment->marks, &segment->mark_capacity, segment->mark_count + 1, sizeof *segment->marks))
         return false;
     segment->marks[segment->mark_count++] = (struct pd_mark){header->base_sequence, offset};
     return true;

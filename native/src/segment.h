@@ -37,8 +37,7 @@ struct pd_segment {
  * last, size and indexed are for the caller to set. `limit`: bytes that it may grow to. */
 int pd_segment_create(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment,
                       pd_error *error);
-int pd_segment_open(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment,
-                    pd_error *error);
+int pd_segment_open(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment, pd_error *error);
 void pd_segment_unref(struct pd_segment *segment);
 
 /* Write a stamped header and what follows it at the end. When the disk is full the file is as it was. If

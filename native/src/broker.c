@@ -1,0 +1,228 @@
+/* The broker: what the two doors do with requests.
+ *
+ * Ingest: a batch is checked and appended by the door's thread, in the order in which it came, and answered
+ * by the commit thread when it is as durable as was asked. When more bytes wait for the disk than
+ * max_pending_appends the door stops receiving, and the producers feel it.
+ *
+ * Fetch: what there is goes out at once; a fetch that finds nothing is parked on its consumer and answered by
+ * whoever makes something visible, or by the timer.
+ */
+#include "broker.h"
+
+#include "door.h"
+#include "engine.h"
+
+#include <stdlib.h>
+
+#define INGEST_CONTEXTS 256 /* appends that are under way at once */
+#define FETCH_SLACK     64  /* contexts beside those of the long polls */
+
+struct pd_broker {
+    struct pd_nng nng;
+    struct pd_door ingest;
+    struct pd_door fetch;
+};
+
+#define WORK_OF(pointer, member) ((struct pd_work *)((char *)(pointer)-offsetof(struct pd_work, member)))
+
+static void publish_finished(struct pd_pending *pending)
+{
+    struct pd_work *work = WORK_OF(pending, pending);
+    if (pending->status != PD_OK) {
+        pd_work_refuse(work, pending->status, pending->error.text);
+        return;
+    }
+    struct pd_reply reply = {
+        .op = PD_OP_PUBLISH,
+        .r1 = pending->first_sequence,
+        .r2 = pending->appended,
+        .r3 = pending->duplicates,
+    };
+    char stream[PD_NAME_MAX + 1];
+    memcpy(stream, pending->stream, sizeof stream);
+    if (pending->bitmap != NULL) {
+        size_t length = (pending->record_count + 7) / 8;
+        uint8_t *body = pd_work_reserve(work, strlen(stream), length);
+        if (body != NULL)
+            memcpy(body, pending->bitmap, length);
+        free(pending->bitmap);
+        pending->bitmap = NULL;
+    }
+    pd_work_answer(work, &reply, stream);
+}
+
+static void handle_ingest(struct pd_work *work, const struct pd_request *request)
+{
+    pd_engine *engine = work->door->engine;
+    struct pd_batch_view batch;
+    struct pd_stream *stream;
+    pd_error error;
+    if (request->op != PD_OP_PUBLISH || request->flags > PD_DURABLE_FSYNC) {
+        pd_fail(&error, PD_INVALID, "the ingest socket takes publish (1) with durability 0 to 2, not op %u with %u",
+                request->op, request->flags);
+        pd_work_refuse(work, PD_INVALID, error.text);
+        return;
+    }
+    int rc = pd_engine_accept(engine, request->stream, request->body, request->body_length, &batch, &stream, &error);
+    if (rc == PD_OK) {
+        work->pending.finish = publish_finished;
+        rc =
+            pd_stream_append(stream, &batch, (enum pd_durability)request->flags, request->arg1, &work->pending, &error);
+        pd_stream_unref(stream);
+    }
+    if (rc != PD_OK) /* else the work is the commit thread's by now */
+        pd_work_refuse(work, rc, error.text);
+}
+
+static bool fetch_alive(const struct pd_fetch *fetch)
+{
+    const struct pd_work *work = WORK_OF(fetch, fetch);
+    return pd_door_pipe_alive(work->door, fetch->owner);
+}
+
+static uint8_t *fetch_reserve(struct pd_fetch *fetch, size_t size)
+{
+    return pd_work_reserve(WORK_OF(fetch, fetch), 0, size);
+}
+
+static void stop_counting(struct pd_work *work)
+{
+    if (work->counted)
+        atomic_fetch_sub(&work->door->engine->waiting, 1);
+    work->counted = false;
+}
+
+static void fetch_finished(struct pd_fetch *fetch)
+{
+    struct pd_work *work = WORK_OF(fetch, fetch);
+    stop_counting(work);
+    if (fetch->status != PD_OK) {
+        pd_work_refuse(work, fetch->status, fetch->error.text);
+        return;
+    }
+    struct pd_reply reply = {
+        .op = PD_OP_FETCH,
+        .r1 = fetch->lag,
+        .r2 = fetch->records,
+        .r3 = fetch->ack_pending,
+    };
+    pd_work_answer(work, &reply, "");
+}
+
+static int begin_fetch(struct pd_work *work, const struct pd_request *request, pd_error *error)
+{
+    pd_engine *engine = work->door->engine;
+    uint32_t limit = engine->options.max_waiting_fetches;
+    work->counted = request->arg1 > 0;
+    if (work->counted && atomic_fetch_add(&engine->waiting, 1) >= limit)
+        return pd_fail(error, PD_LIMIT_REACHED, "%u fetches wait, which is the limit", limit);
+    uint64_t wait_ns = request->arg1 < UINT64_MAX / 1000000u ? request->arg1 * 1000000u : UINT64_MAX;
+    struct pd_stream *stream = pd_engine_stream(engine, request->stream, error);
+    if (stream == NULL)
+        return PD_NO_STREAM;
+    work->fetch = (struct pd_fetch){
+        .max_records = request->arg2,
+        .max_bytes = request->arg3,
+        .deadline_ns = wait_ns > 0 ? pd_add_saturating(pd_mono_ns(), wait_ns) : 0,
+        .owner = work->door->nng->nng_msg_get_pipe(work->request).id,
+        .alive = fetch_alive,
+        .reserve = fetch_reserve,
+        .finish = fetch_finished,
+    };
+    int rc = pd_stream_fetch(stream, request->consumer, &work->fetch, error);
+    pd_stream_unref(stream);
+    return rc;
+}
+
+static int handle_acks(struct pd_work *work, const struct pd_request *request, uint32_t *known, pd_error *error)
+{
+    pd_ack *acks = work->door->acks;
+    uint32_t count = request->arg2;
+    if (count > PD_WIRE_ACKS_MAX || request->body_length != count * sizeof *acks)
+        return pd_fail(error, PD_INVALID, "%u acknowledgements in %zu bytes; each has %zu, and %u are the limit", count,
+                       request->body_length, sizeof *acks, PD_WIRE_ACKS_MAX);
+    struct pd_stream *stream = pd_engine_stream(work->door->engine, request->stream, error);
+    if (stream == NULL)
+        return PD_NO_STREAM;
+    memcpy(acks, request->body, request->body_length);
+    int rc = pd_stream_ack(stream, request->consumer, acks, count, known, error);
+    pd_stream_unref(stream);
+    return rc;
+}
+
+static void handle_fetch(struct pd_work *work, const struct pd_request *request)
+{
+    pd_error error = {""};
+    struct pd_reply reply = {.op = PD_OP_ACK};
+    int rc;
+    switch (request->op) {
+    case PD_OP_FETCH:
+        rc = begin_fetch(work, request, &error);
+        if (rc != PD_OK) { /* else the work is whoever's answers it by now */
+            stop_counting(work);
+            pd_work_refuse(work, rc, error.text);
+        }
+        return;
+    case PD_OP_ACK:
+        rc = handle_acks(work, request, &reply.r2, &error);
+        if (rc == PD_OK)
+            pd_work_answer(work, &reply, "");
+        else
+            pd_work_refuse(work, rc, error.text);
+        return;
+    default:
+        pd_fail(&error, PD_INVALID, "the fetch socket takes fetch (2) and ack (3), not op %u", request->op);
+        pd_work_refuse(work, PD_INVALID, error.text);
+    }
+}
+
+int pd_broker_start(pd_engine *engine, void *const *functions, const char *ingest_url, const char *fetch_url,
+                    pd_error *error)
+{
+    if (atomic_load(&engine->broker) != NULL)
+        return pd_fail(error, PD_EXISTS, "the broker was started already");
+    struct pd_broker *broker = calloc(1, sizeof *broker);
+    if (broker == NULL)
+        return pd_fail(error, PD_LIMIT_REACHED, "no memory for the broker");
+    if (pd_nng_fill(&broker->nng, functions) != 0) {
+        free(broker);
+        return pd_fail(error, PD_INVALID, "a function of nng is missing; see pd_nng_names");
+    }
+    broker->ingest.holds_room = true;
+    size_t batch = engine->options.max_batch + PD_WIRE_REQUEST_MAX;
+    size_t acks = PD_WIRE_ACKS_MAX * sizeof(pd_ack) + PD_WIRE_REQUEST_MAX;
+    size_t polls = (size_t)engine->options.max_waiting_fetches + FETCH_SLACK;
+    int rc =
+        pd_door_open(&broker->ingest, engine, &broker->nng, ingest_url, batch, INGEST_CONTEXTS, handle_ingest, error);
+    if (rc == PD_OK)
+        rc = pd_door_open(&broker->fetch, engine, &broker->nng, fetch_url, acks, polls, handle_fetch, error);
+    if (rc != PD_OK) {
+        pd_broker_close(broker);
+        pd_broker_free(broker);
+        return rc;
+    }
+    atomic_store(&engine->broker, broker);
+    return PD_OK;
+}
+
+void pd_broker_resume(struct pd_broker *broker)
+{
+    pd_door_receive(&broker->ingest);
+}
+
+void pd_broker_quiesce(struct pd_broker *broker)
+{
+    pd_door_quiesce(&broker->ingest);
+    pd_door_quiesce(&broker->fetch);
+}
+
+void pd_broker_close(struct pd_broker *broker)
+{
+    pd_door_fini(&broker->ingest);
+    pd_door_fini(&broker->fetch);
+}
+
+void pd_broker_free(struct pd_broker *broker)
+{
+    free(broker);
+}

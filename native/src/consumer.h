@@ -1,0 +1,98 @@
+/* A consumer: a durable cursor over a stream's log with what is out and unacknowledged. Not thread-safe: the
+ * stream's lock guards it. */
+#ifndef PD_CONSUMER_H
+#define PD_CONSUMER_H
+
+#include "base.h"
+#include "journal.h"
+#include "log.h"
+#include "outstanding.h"
+#include "reader.h"
+#include "selection.h"
+
+#define PD_ACK_PENDING_MAX (1u << 20)
+#define PD_DELIVER_MAX     65535u
+
+/* A fetch: what is wanted, who waits, and what came of it. Embedded in what waits; next is the list's. */
+struct pd_fetch {
+    struct pd_fetch *next;
+    uint64_t max_bytes;
+    uint64_t deadline_ns; /* of pd_mono_ns; a time that is past: does not wait */
+    uint32_t max_records;
+    uint32_t owner;                                           /* nng pipe; 0: in process */
+    bool notice;                                              /* wants to know that there is something, no more */
+    bool stalled;                                             /* was counted as held back by max_ack_pending */
+    bool (*alive)(const struct pd_fetch *fetch);              /* whether owner is still there; NULL: always */
+    uint8_t *(*reserve)(struct pd_fetch *fetch, size_t size); /* memory for the block; NULL: there is none */
+    void (*finish)(struct pd_fetch *fetch);                   /* called once, with no lock held */
+    int status;
+    uint32_t records;
+    uint32_t ack_pending;
+    uint64_t lag;
+    pd_error error;
+};
+
+struct pd_consumer {
+    char name[PD_NAME_MAX + 1];
+    char filter[256];
+    uint32_t filter_length;
+    pd_consumer_config config;
+    uint64_t next_sequence;      /* all below were looked at */
+    uint64_t delivered_sequence; /* the highest */
+    uint64_t pending;            /* matching records from next_sequence to the log's last */
+    uint64_t redelivered;
+    uint64_t exhausted;
+    uint64_t stalled;
+    struct pd_outstanding out;
+    struct pd_journal journal;
+    struct pd_reader fresh; /* at next_sequence */
+    struct pd_reader again; /* at what is delivered again */
+    uint64_t next_deadline; /* none of out's deadlines is earlier */
+    struct pd_fetch *waiting;
+    struct pd_fetch **waiting_end;
+    uint32_t waiting_count;
+};
+
+/* Open its journal (which makes it new when there is none) and count its lag. scratch: any selection. */
+int pd_consumer_init(struct pd_consumer *consumer, const char *name, const char *filter,
+                     const pd_consumer_config *config, const char *journal_path, const struct pd_log *log,
+                     struct pd_selection *scratch, pd_error *error);
+void pd_consumer_fini(struct pd_consumer *consumer);
+
+/* What is wrong with a configuration, or PD_OK. */
+int pd_consumer_config_check(const pd_consumer_config *config, pd_error *error);
+
+/* Records were appended to the log: header has the stamp, counts[i] records have subject i. */
+void pd_consumer_appended(struct pd_consumer *consumer, const struct pd_log *log, const struct pd_batch_header *header,
+                          const struct pd_span *subjects, const uint32_t *counts, struct pd_selection *scratch);
+
+/* Take what a fetch may have of the records up to `visible` into the selection: first what is to be delivered
+ * again, then new ones. The journal has it when PD_OK is returned. Nothing there: selection->count is 0. */
+int pd_consumer_take(struct pd_consumer *consumer, const struct pd_log *log, uint64_t visible,
+                     struct pd_selection *selection, struct pd_fetch *fetch, uint64_t now_ns, pd_error *error);
+
+/* Whether pd_consumer_take would give something. */
+int pd_consumer_peek(struct pd_consumer *consumer, const struct pd_log *log, uint64_t visible,
+                     struct pd_selection *scratch, bool *something, pd_error *error);
+
+/* *known: how many of the acknowledgements were of deliveries that are out. */
+int pd_consumer_ack_all(struct pd_consumer *consumer, const pd_ack *acks, uint32_t count, uint64_t now_ns,
+                        uint32_t *known, pd_error *error);
+
+/* What went to a pipe that is gone is free; true when something was. */
+bool pd_consumer_release(struct pd_consumer *consumer, uint32_t owner);
+
+/* Give back what was out too long; the next deadline, UINT64_MAX for none. */
+uint64_t pd_consumer_tick(struct pd_consumer *consumer, uint64_t now_ns);
+
+/* Everything below `first` is about to be dropped from the log. */
+void pd_consumer_skip_to(struct pd_consumer *consumer, const struct pd_log *log, uint64_t first,
+                         struct pd_selection *scratch);
+
+void pd_consumer_info_fill(const struct pd_consumer *consumer, pd_consumer_info *info);
+
+/* Fetches that wait, first come first served. */
+void pd_consumer_park(struct pd_consumer *consumer, struct pd_fetch *fetch);
+struct pd_fetch *pd_consumer_unpark(struct pd_consumer *consumer);
+
+#endif

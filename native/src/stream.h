@@ -1,0 +1,117 @@
+/* A stream: its log, its consumers, what it remembers against duplicates, and who waits for it.
+ *
+ * Every function here takes the stream's lock itself. What is finished meanwhile (appends, fetches) is told
+ * after the lock was given up, so a finish function may call back into the engine. */
+#ifndef PD_STREAM_H
+#define PD_STREAM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base.h"
+#include "consumer.h"
+#include "dedup.h"
+#include "log.h"
+#include "selection.h"
+
+enum pd_durability {
+    PD_DURABLE_MEMORY = 0, /* nothing is promised (but it is with the system all the same) */
+    PD_DURABLE_OS = 1,     /* survives the daemon */
+    PD_DURABLE_FSYNC = 2   /* survives the machine */
+};
+
+/* An append that is to be answered. Embedded in what waits; next is the list's. */
+struct pd_pending {
+    struct pd_pending *next;
+    void (*finish)(struct pd_pending *pending); /* called once, with no lock held */
+    uint64_t wait_sequence;                     /* answered when this is durable */
+    uint64_t hidden_from;                       /* readers see nothing from here on before that */
+    uint64_t first_sequence;
+    uint32_t record_count;
+    uint32_t appended;
+    uint32_t duplicates;
+    uint8_t *bitmap; /* of the duplicates; malloc'ed when there are some; the owner frees it */
+    int status;
+    char stream[PD_NAME_MAX + 1];
+    pd_error error;
+};
+
+struct pd_batch_view {
+    const uint8_t *data; /* checked */
+    struct pd_batch_header header;
+};
+
+struct pd_stream {
+    pd_engine *engine;
+    atomic_uint references;
+    char name[PD_NAME_MAX + 1];
+    char *path;
+    char **subjects; /* patterns; guarded by the engine's lock */
+    uint32_t subject_count;
+
+    pthread_mutex_t lock; /* guards what follows */
+    bool closed;          /* deleted, or the engine was stopped */
+    pd_stream_config config;
+    struct pd_log log;
+    struct pd_dedup dedup;
+    uint64_t visible_sequence; /* readers see up to here */
+    struct pd_consumer **consumers;
+    size_t consumer_count;
+    size_t consumer_capacity;
+    struct pd_pending *pending; /* appends waiting for the disk, in their order */
+    struct pd_pending **pending_end;
+    struct pd_selection selection; /* for whoever fetches or counts under the lock */
+    struct pd_span *table;         /* subjects of the batch that is appended, and how many records each has */
+    uint32_t *counts;
+    size_t table_capacity;
+    size_t counts_capacity;
+    uint8_t *rebuilt; /* a batch without its duplicates */
+    size_t rebuilt_capacity;
+
+    struct pd_stream *dirty_next; /* guarded by the commit thread's lock */
+    bool dirty;
+    uint64_t timer_at; /* guarded by the timer's lock */
+};
+
+/* Open what is in the directory engine->directory/name; references is 1. */
+int pd_stream_alloc(pd_engine *engine, const char *name, const pd_stream_config *config, struct pd_stream **stream,
+                    pd_error *error);
+void pd_stream_ref(struct pd_stream *stream);
+void pd_stream_unref(struct pd_stream *stream);
+
+/* Refuse everything from now on, answer all that waits with status, close the files. */
+void pd_stream_close(struct pd_stream *stream, int status);
+
+/* Close it and remove its log and journals. */
+int pd_stream_remove(struct pd_stream *stream, pd_error *error);
+
+void pd_stream_configure(struct pd_stream *stream, const pd_stream_config *config);
+void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info);
+
+/* Append: PD_OK, and pending->finish will be called (or was); else nothing was appended and it will not. */
+int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch, enum pd_durability durability,
+                     uint64_t expect_last_sequence, struct pd_pending *pending, pd_error *error);
+
+/* The commit thread's work: sync what is there, answer, wake. */
+void pd_stream_commit(struct pd_stream *stream);
+
+/* The timer's work: what is due; the next deadline of pd_mono_ns, UINT64_MAX for none. */
+uint64_t pd_stream_tick(struct pd_stream *stream);
+
+/* A pipe is gone. */
+void pd_stream_release(struct pd_stream *stream, uint32_t owner);
+
+/* Fetch: PD_OK, and fetch->finish will be called (or was); else it will not. */
+int pd_stream_fetch(struct pd_stream *stream, const char *consumer, struct pd_fetch *fetch, pd_error *error);
+int pd_stream_ack(struct pd_stream *stream, const char *consumer, const pd_ack *acks, uint32_t count, uint32_t *known,
+                  pd_error *error);
+
+/* As pd_stream_read and the pd_consumer functions of the boundary. */
+int pd_stream_look(struct pd_stream *stream, uint64_t after, const char *pattern, uint32_t max_records,
+                   uint32_t max_bytes, uint8_t **block, size_t *length, uint32_t *records, pd_error *error);
+int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const char *filter,
+                            const pd_consumer_config *config, pd_error *error);
+int pd_stream_consumer_delete(struct pd_stream *stream, const char *name, pd_error *error);
+int pd_stream_consumer_info(struct pd_stream *stream, const char *name, pd_consumer_info *info, pd_error *error);
+
+#endif

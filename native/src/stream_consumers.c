@@ -1,0 +1,118 @@
+/* A stream's consumers: making, changing and removing them. */
+#include "engine.h"
+#include "stream_internal.h"
+#include "subject.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void journal_path(const struct pd_stream *stream, const char *name, char *path, size_t size)
+{
+    snprintf(path, size, "%s/consumers/%s.state", stream->path, name);
+}
+
+static int change(struct pd_consumer *consumer, const char *filter, const pd_consumer_config *config, pd_error *error)
+{
+    if (strcmp(consumer->filter, filter) != 0)
+        return pd_fail(error, PD_EXISTS, "consumer %s is there with the filter %s; a filter cannot change",
+                       consumer->name, consumer->filter);
+    consumer->config = *config;
+    return PD_OK;
+}
+
+static int make(struct pd_stream *stream, const char *name, const char *filter, const pd_consumer_config *config,
+                pd_error *error)
+{
+    char path[PD_PATH_MAX];
+    pd_engine *engine = stream->engine;
+    if (atomic_fetch_add(&engine->consumers, 1) >= engine->options.max_consumers) {
+        atomic_fetch_sub(&engine->consumers, 1);
+        return pd_fail(error, PD_LIMIT_REACHED, "the engine has %u consumers, which is the limit",
+                       engine->options.max_consumers);
+    }
+    struct pd_consumer *consumer = malloc(sizeof *consumer);
+    bool room = pd_reserve((void **)&stream->consumers, &stream->consumer_capacity, stream->consumer_count + 1,
+                           sizeof(struct pd_consumer *));
+    journal_path(stream, name, path, sizeof path);
+    int rc = consumer != NULL && room
+                 ? pd_consumer_init(consumer, name, filter, config, path, &stream->log, &stream->selection, error)
+                 : pd_fail(error, PD_LIMIT_REACHED, "no memory for consumer %s", name);
+    if (rc != PD_OK) {
+        free(consumer);
+        atomic_fetch_sub(&engine->consumers, 1);
+        return rc;
+    }
+    stream->consumers[stream->consumer_count++] = consumer;
+    return PD_OK;
+}
+
+int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const char *filter,
+                            const pd_consumer_config *config, pd_error *error)
+{
+    struct pd_finished finished;
+    const char *wrong = pd_subject_error(filter, strlen(filter), true);
+    if (!pd_name_valid(name, strlen(name)))
+        return pd_fail(error, PD_INVALID,
+                       "'%.64s' is not a consumer's name: 1 to 63 of A-Z a-z 0-9 . _ -, no dot first", name);
+    if (wrong != NULL)
+        return pd_fail(error, PD_INVALID, "the filter '%.255s' of consumer %s %s", filter, name, wrong);
+    int rc = pd_consumer_config_check(config, error);
+    if (rc != PD_OK)
+        return rc;
+    pd_finished_init(&finished);
+    pthread_mutex_lock(&stream->lock);
+    if ((rc = pd_stream_check_open(stream, error)) == PD_OK) {
+        struct pd_consumer *consumer = pd_stream_consumer(stream, name, NULL);
+        rc = consumer != NULL ? change(consumer, filter, config, error) : make(stream, name, filter, config, error);
+        pd_stream_serve(stream, &finished);
+    }
+    pthread_mutex_unlock(&stream->lock);
+    pd_finished_tell(&finished);
+    return rc;
+}
+
+int pd_stream_consumer_delete(struct pd_stream *stream, const char *name, pd_error *error)
+{
+    struct pd_finished finished;
+    char path[PD_PATH_MAX];
+    pd_finished_init(&finished);
+    pthread_mutex_lock(&stream->lock);
+    int rc = pd_stream_check_open(stream, error);
+    struct pd_consumer *consumer = rc == PD_OK ? pd_stream_consumer(stream, name, error) : NULL;
+    if (rc == PD_OK && consumer == NULL)
+        rc = PD_NO_CONSUMER;
+    if (consumer != NULL) {
+        size_t at = 0;
+        while (stream->consumers[at] != consumer)
+            at++;
+        stream->consumers[at] = stream->consumers[--stream->consumer_count];
+        journal_path(stream, consumer->name, path, sizeof path);
+        pd_stream_expel(consumer, pd_fetch_any, 0, PD_NO_CONSUMER, &finished);
+        pd_consumer_fini(consumer);
+        free(consumer);
+        atomic_fetch_sub(&stream->engine->consumers, 1);
+        if (unlink(path) != 0 && errno != ENOENT)
+            rc = pd_fail_errno(error, "cannot remove", path);
+        snprintf(path, sizeof path, "%s/consumers", stream->path);
+        if (rc == PD_OK) /* or it would come back with the old state after a power failure */
+            rc = pd_sync_directory(path, error);
+    }
+    pthread_mutex_unlock(&stream->lock);
+    pd_finished_tell(&finished);
+    return rc;
+}
+
+int pd_stream_consumer_info(struct pd_stream *stream, const char *name, pd_consumer_info *info, pd_error *error)
+{
+    pthread_mutex_lock(&stream->lock);
+    int rc = pd_stream_check_open(stream, error);
+    struct pd_consumer *consumer = rc == PD_OK ? pd_stream_consumer(stream, name, error) : NULL;
+    if (rc == PD_OK && consumer == NULL)
+        rc = PD_NO_CONSUMER;
+    if (consumer != NULL)
+        pd_consumer_info_fill(consumer, info);
+    pthread_mutex_unlock(&stream->lock);
+    return rc;
+}

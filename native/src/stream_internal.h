@@ -1,0 +1,45 @@
+/* What the files of a stream share. All of it is called with the stream's lock held. */
+#ifndef PD_STREAM_INTERNAL_H
+#define PD_STREAM_INTERNAL_H
+
+#include "stream.h"
+
+/* What was finished under the lock, to be told after it. */
+struct pd_finished {
+    struct pd_pending *appends;
+    struct pd_pending **appends_end;
+    struct pd_fetch *fetches;
+    struct pd_fetch **fetches_end;
+};
+
+void pd_finished_init(struct pd_finished *finished);
+void pd_finished_append(struct pd_finished *finished, struct pd_pending *pending);
+void pd_finished_fetch(struct pd_finished *finished, struct pd_fetch *fetch);
+
+/* With no lock held: call every finish function. */
+void pd_finished_tell(struct pd_finished *finished);
+
+/* Serve the fetches that wait and can be served. */
+void pd_stream_serve(struct pd_stream *stream, struct pd_finished *finished);
+
+/* Take the waiting fetches that `wanted` names out, and finish them with status. The earliest deadline of
+ * those that stay. */
+typedef bool (*pd_fetch_filter)(const struct pd_fetch *fetch, uint64_t argument);
+uint64_t pd_stream_expel(struct pd_consumer *consumer, pd_fetch_filter wanted, uint64_t argument, int status,
+                         struct pd_finished *finished);
+bool pd_fetch_any(const struct pd_fetch *fetch, uint64_t ignored);
+bool pd_fetch_owned(const struct pd_fetch *fetch, uint64_t owner);
+bool pd_fetch_expired(const struct pd_fetch *fetch, uint64_t now_ns);
+
+/* Drop what retention wants gone; when to look again. */
+uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns);
+
+struct pd_consumer *pd_stream_consumer(struct pd_stream *stream, const char *name, pd_error *error);
+
+/* Fill dedup from the log. */
+int pd_stream_load_dedup(struct pd_stream *stream, pd_error *error);
+
+/* Refuse work for a stream that is closed. */
+int pd_stream_check_open(const struct pd_stream *stream, pd_error *error);
+
+#endif

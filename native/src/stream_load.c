@@ -1,0 +1,86 @@
+/* Reading back what a stream stored lately, so that a duplicate is one across restarts too.
+ *
+ * Segments are read from the newest to the oldest until the window or the limit is full: each one's ids in
+ * order, then added as older than everything known. Only headers and ids are touched; the checksums of sealed
+ * segments are not computed here (the window may span much more than fits into memory), but every length is
+ * checked before it is followed.
+ */
+#include "engine.h"
+#include "stream_internal.h"
+
+#include <stdlib.h>
+
+struct found {
+    struct pd_dedup_entry *entries;
+    size_t count;
+    size_t capacity;
+    struct pd_span *table;
+    size_t table_capacity;
+};
+
+static int load_batch(struct pd_stream *stream, const struct pd_segment *segment, uint64_t offset,
+                      const struct pd_batch_header *header, struct found *found, pd_error *error)
+{
+    const uint8_t *batch = segment->map + offset;
+    if (!pd_reserve((void **)&found->table, &found->table_capacity, header->subject_count, sizeof *found->table))
+        return pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
+    pd_batch_subjects(batch, header, found->table);
+    size_t at = header->records_offset;
+    for (uint32_t i = 0; i < header->record_count; i++) {
+        struct pd_record record;
+        if (!pd_record_load(batch + at, header->length - at, &record) || record.subject >= header->subject_count)
+            return pd_segment_corrupted(segment, offset, error);
+        struct pd_span id = {batch + at + PD_RECORD_HEADER, record.id_length};
+        at += record.length;
+        if (id.length == 0)
+            continue;
+        if (!pd_reserve((void **)&found->entries, &found->capacity, found->count + 1, sizeof *found->entries))
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
+        found->entries[found->count++] = (struct pd_dedup_entry){
+            pd_hash_pair(&stream->engine->hash_key, found->table[record.subject], id), header->append_time_ns};
+    }
+    return PD_OK;
+}
+
+/* The ids of a segment that are not older than `since`. */
+static int load_segment(struct pd_stream *stream, struct pd_segment *segment, uint64_t since, struct found *found,
+                        pd_error *error)
+{
+    uint64_t offset = 0;
+    found->count = 0;
+    if (segment->last < segment->base)
+        return PD_OK;
+    int rc = pd_segment_find(segment, segment->base, &offset, error);
+    while (rc == PD_OK && offset < segment->size) {
+        struct pd_batch_header header;
+        if (!pd_batch_stored(segment->map + offset, segment->size - offset, false, &header))
+            return pd_segment_corrupted(segment, offset, error);
+        if (header.append_time_ns >= since)
+            rc = load_batch(stream, segment, offset, &header, found, error);
+        offset += header.length;
+    }
+    return rc;
+}
+
+int pd_stream_load_dedup(struct pd_stream *stream, pd_error *error)
+{
+    struct pd_dedup *dedup = &stream->dedup;
+    struct found found = {0};
+    uint64_t now_ns = pd_max64(pd_wall_ns(), stream->log.newest_time_ns);
+    uint64_t since = now_ns > dedup->window_ns ? now_ns - dedup->window_ns : 0;
+    int rc = PD_OK;
+    bool more = dedup->window_ns != 0;
+    for (size_t i = stream->log.count; more && rc == PD_OK && i > 0; i--) {
+        struct pd_segment *segment = stream->log.segments[i - 1];
+        rc = load_segment(stream, segment, since, &found, error);
+        for (size_t j = found.count; rc == PD_OK && j > 0; j--)
+            if (pd_dedup_add_oldest(dedup, found.entries[j - 1].hash, found.entries[j - 1].time_ns) < 0)
+                rc = pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
+        bool in_window = segment->oldest_time_ns == 0 || segment->oldest_time_ns >= since;
+        more = in_window && dedup->count < dedup->limit;
+    }
+    pd_dedup_trim(dedup, now_ns);
+    free(found.entries);
+    free(found.table);
+    return rc;
+}
