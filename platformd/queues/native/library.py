@@ -1,0 +1,155 @@
+"""The boundary to C: one ``call`` that raises, and what goes over as structs.
+
+``native/platformd.cdef`` says what each function does. The engine calls nng through pointers to the
+functions of the nng that pynng brings: one nng in the process, and no Python between a frame and the log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pynng
+
+from platformd.core.errors import InvalidInput, Unsupported
+from platformd.core.quantities import size_bytes
+from platformd.core.settings import QueueSettings
+from platformd.queues.codec.status import error_for
+from platformd.queues.contract import ConsumerConfig, StreamConfig
+from platformd.queues.native._native import ffi, lib
+
+U32 = 0xFFFF_FFFF
+U64 = 0xFFFF_FFFF_FFFF_FFFF
+MAX_SECONDS = 3.0e9
+"""About 95 years: the longest time that the engine is given."""
+
+
+def call(subject: str | None, function: Callable[..., int], *arguments: Any) -> None:
+    """Call ``function`` with ``arguments`` and a place for its sentence.
+
+    Args:
+        subject: what is asked of, for the error (``stream/alerts``).
+
+    Raises:
+        PlatformError: it did not return ``PD_OK``; the class is ``error_for``'s.
+    """
+    error = ffi.new("pd_error *")
+    status = function(*arguments, error)
+    if status:
+        raise error_for(status, ffi.string(error.text).decode(errors="replace"), subject=subject)
+
+
+def whole(name: str, value: int, highest: int, lowest: int = 0) -> int:
+    """``value`` if it is in its bounds.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if not lowest <= value <= highest:
+        raise InvalidInput(f"{value} is not between {lowest} and {highest}", subject=name)
+    return value
+
+
+def nanoseconds(name: str, seconds: float) -> int:
+    """``seconds`` as whole nanoseconds.
+
+    Raises:
+        InvalidInput: it is negative, not a number, or beyond reason.
+    """
+    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_SECONDS:
+        raise InvalidInput(f"{seconds} is not between 0 and {MAX_SECONDS:.0f} seconds", subject=name)
+    return round(seconds * 1e9)
+
+
+def options(settings: QueueSettings) -> Any:
+    """The settings as ``pd_options``.
+
+    Raises:
+        InvalidInput: a size or a number is not one.
+    """
+    return ffi.new(
+        "pd_options *",
+        {
+            "segment_size": size_bytes(settings.segment_size),
+            "max_batch": size_bytes(settings.max_batch),
+            "max_record": size_bytes(settings.max_record),
+            "max_pending_appends": size_bytes(settings.max_pending_appends),
+            "max_streams": whole("queues.max_streams", settings.max_streams, U32, 1),
+            "max_consumers": whole("queues.max_consumers", settings.max_consumers, U32, 1),
+            "max_waiting_fetches": whole("queues.max_waiting_fetches", settings.max_waiting_fetches, U32, 1),
+        },
+    )
+
+
+def stream_config(config: StreamConfig) -> Any:
+    """The limits of a stream as ``pd_stream_config``.
+
+    Raises:
+        InvalidInput: a number is out of its bounds.
+    """
+    return ffi.new(
+        "pd_stream_config *",
+        {
+            "max_age_ns": nanoseconds("max_age", config.max_age),
+            "max_bytes": whole("max_bytes", config.max_bytes, U64),
+            "duplicate_window_ns": nanoseconds("duplicate_window", config.duplicate_window),
+            "duplicate_limit": whole("duplicate_limit", config.duplicate_limit, U64),
+        },
+    )
+
+
+def consumer_config(config: ConsumerConfig, start_sequence: int) -> Any:
+    """The limits of a consumer as ``pd_consumer_config``.
+
+    Raises:
+        InvalidInput: a number is out of its bounds.
+    """
+    return ffi.new(
+        "pd_consumer_config *",
+        {
+            "start_sequence": whole("start_sequence", start_sequence, U64),
+            "ack_wait_ns": nanoseconds("ack_wait", config.ack_wait),
+            "max_deliver": whole("max_deliver", config.max_deliver, U32),
+            "max_ack_pending": whole("max_ack_pending", config.max_ack_pending, U32),
+            "ack_none": config.ack_policy == "none",
+        },
+    )
+
+
+def subject_array(subjects: tuple[str, ...]) -> tuple[Any, list[Any]]:
+    """``subjects`` as an array of C strings, and what must live as long as it."""
+    strings = [ffi.new("char[]", subject.encode()) for subject in subjects]
+    return ffi.new("char *[]", strings), strings
+
+
+def nng_functions() -> Any:
+    """The addresses of the nng functions that the engine asks for, in its order, NULL-terminated.
+
+    Raises:
+        Unsupported: the installed pynng lacks one.
+    """
+    names = lib.pd_nng_names()
+    addresses: list[Any] = []
+    while names[len(addresses)] != ffi.NULL:
+        name = ffi.string(names[len(addresses)]).decode()
+        try:
+            function = pynng.ffi.addressof(pynng.lib, name)
+        except AttributeError as error:
+            raise Unsupported(
+                f"pynng {pynng.__version__} does not offer {name}, which the queue engine needs",
+                subject="pynng",
+                hint="install the version that platformd asks for: pip install pynng==0.9.0",
+            ) from error
+        addresses.append(ffi.cast("void *", int(pynng.ffi.cast("uintptr_t", function))))
+    return ffi.new("void *[]", [*addresses, ffi.NULL])
+
+
+def take_block(block: Any, length: int) -> bytes:
+    """The bytes of a delivery block that C allocated, which is freed."""
+    if block == ffi.NULL:
+        return b""
+    try:
+        return bytes(ffi.buffer(block, length))
+    finally:
+        lib.pd_block_free(block)

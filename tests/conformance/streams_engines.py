@@ -1,0 +1,57 @@
+"""The queue engines that the conformance suite runs on, and small helpers for its tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from platformd.core.clock import SystemClock
+from platformd.core.settings import QueueSettings
+from platformd.queues.contract import Ack, AckKind, Delivery, Record, Streams
+from platformd.queues.native.engine import open_native
+
+SETTINGS = QueueSettings(
+    segment_size="1MiB", max_batch="256KiB", max_record="64KiB", max_streams=8, max_consumers=8, max_waiting_fetches=8
+)
+"""Small bounds, so that tests reach them."""
+
+
+class NativeEngine:
+    """The embedded engine, opened as often as a test likes over the same directory."""
+
+    name = "native"
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "streams"
+        self.sockets = directory / "q"
+
+    @asynccontextmanager
+    async def open(self, settings: QueueSettings = SETTINGS) -> AsyncIterator[Streams]:
+        async with open_native(self.directory, self.sockets, settings, SystemClock()) as streams:
+            yield streams
+
+
+ENGINES: dict[str, Callable[[Path], NativeEngine]] = {"native": NativeEngine}
+
+
+def records(*payloads: str, subject: str = "a.b", ids: bool = False) -> list[Record]:
+    """A record for each payload, named after it when it shall have an id."""
+    return [Record(subject=subject, payload=p.encode(), msg_id=p if ids else "") for p in payloads]
+
+
+def payloads(deliveries: Sequence[Delivery]) -> list[str]:
+    return [d.payload.decode() for d in deliveries]
+
+
+def acks(deliveries: Sequence[Delivery], kind: AckKind = "ack", delay: float = 0.0) -> list[Ack]:
+    return [Ack(sequence=d.sequence, kind=kind, delay=delay) for d in deliveries]
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Run a synchronous client beside the engine."""
+    return await trio.to_thread.run_sync(partial(function, *arguments, **keywords))
