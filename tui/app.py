@@ -71,6 +71,8 @@ class OverviewApp(App[None]):
         self._countdown: Timer | None = None
         for theme in OWN:
             self.register_theme(theme)
+        # Over a slow line an animated scroll is a flood of frames.
+        self.animation_level = "none"
         # Blended colours turn to mud when a terminal has 16; there its own are the better choice.
         self.theme = CYCLE[-1] if self.console.color_system == "standard" else CYCLE[0]
 

@@ -60,6 +60,7 @@ class Feed:
         backoff: how attempts are spaced.
         now: seconds since the epoch.
         status_interval: seconds between two readings of the status.
+        answer_timeout: seconds that an answer may take before the daemon counts as lost.
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class Feed:
         backoff: Backoff | None = None,
         now: Callable[[], float] = time.time,
         status_interval: float = STATUS_INTERVAL,
+        answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
         self.target = target
         self.now = now
-        self._emit, self._backoff, self._status_interval = emit, backoff or Backoff(), status_interval
+        self._emit, self._backoff = emit, backoff or Backoff()
+        self._status_interval, self._answer_timeout = status_interval, answer_timeout
         self._kick = asyncio.Event()
         self._watch: WatchState | None = None
         self._daemon: Daemon | None = None
@@ -104,7 +107,8 @@ class Feed:
 
     async def _session(self) -> None:
         """One connection, until it is lost (raises ``PlatformError``) or given up (returns)."""
-        async with Client(self.target, connect_timeout=ANSWER_TIMEOUT, timeout=ANSWER_TIMEOUT) as client:
+        timeout = self._answer_timeout
+        async with Client(self.target, connect_timeout=timeout, timeout=timeout) as client:
             await _first_of(self._attached(client), self._kick.wait())
 
     async def _attached(self, client: Client) -> None:

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
 
 from platformd.client.http import Target
+from tests.tui.fake_daemon import FakeDaemon
+from tests.tui.site import populate
+from tui.app import OverviewApp
 from tui.events import Event
 from tui.feed import Backoff, Feed
 
 PATIENCE = 10.0
 """Seconds after which a condition that does not come true fails the test."""
+
+
+@asynccontextmanager
+async def looking_at(
+    path: Path, size: tuple[int, int] = (120, 36), *, empty: bool = False
+) -> AsyncIterator[tuple[OverviewApp, Pilot[None], FakeDaemon]]:
+    """The application, attached to a daemon with a small observatory that it has listed (or nothing yet)."""
+    daemon = FakeDaemon(path)
+    app = OverviewApp(Target(unix=str(path)), make_feed=running(time.time))
+    if not empty:
+        await daemon.start()
+        await populate(daemon)
+    async with app.run_test(size=size) as pilot:
+        if not empty:
+            await until(pilot, lambda: "ztf-alerts" in picture(app))
+        yield app, pilot, daemon
+    if daemon.serving:
+        await daemon.stop()
+
+
+def picture(app: OverviewApp) -> str:
+    """What is on the screen, as text."""
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], object]) -> None:
@@ -28,4 +57,4 @@ def running(
     now: Callable[[], float], *, first: float = 0.01, most: float = 0.05
 ) -> Callable[[Target, Callable[[Event], None]], Feed]:
     """A maker of feeds that try again within milliseconds."""
-    return lambda target, emit: Feed(target, emit, backoff=Backoff(first, most), now=now, status_interval=0.05)
+    return lambda target, emit: Feed(target, emit, backoff=Backoff(first, most), now=now, status_interval=0.2)

@@ -35,9 +35,18 @@ class FakeDaemon:
         }
         self.requests: list[str] = []
         """The target of every request."""
+        self.hung = False
+        """Whether requests are taken and not answered."""
+        self.refuse: dict[str, Any] | None = None
+        """The problem that every watch ends with."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
         self._news = asyncio.Condition()
+
+    @property
+    def serving(self) -> bool:
+        """Whether it can be reached."""
+        return self._server is not None
 
     async def start(self) -> None:
         """Listen."""
@@ -47,6 +56,7 @@ class FakeDaemon:
         """Go away as a killed daemon does: connections break off, the socket's file is gone."""
         assert self._server is not None
         self._server.close()
+        self._server = None
         self.path.unlink(missing_ok=True)
         while self._connections:
             self.drop_connections()
@@ -102,13 +112,15 @@ class FakeDaemon:
                 target = head.split(b" ", 2)[1].decode()
                 self.requests.append(target)
                 await self._answer(target, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass  # the peer or the test has ended
         finally:
             self._connections.discard(writer)
             writer.close()
 
     async def _answer(self, target: str, writer: asyncio.StreamWriter) -> None:
+        if self.hung:
+            return
         url = urlsplit(target)
         if url.path == "/v1/watch":
             await self._watch(parse_qs(url.query), writer)
@@ -122,9 +134,11 @@ class FakeDaemon:
         kinds = {KINDS[k] for k in query["kinds"][0].split(",")}
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         after = int(query["after"][0]) if "after" in query else None
+        problem = self.refuse
         if after is not None and after < self.compacted:
-            gone = {"code": "gone", "status": 410, "detail": f"revisions up to {self.compacted} are compacted"}
-            await _send(writer, "error", self.revision, gone)
+            problem = {"code": "gone", "status": 410, "detail": f"revisions up to {self.compacted} are compacted"}
+        if problem is not None:
+            await _send(writer, "error", self.revision, problem)
             raise ConnectionError
         if after is None:
             after = self.revision
