@@ -11,9 +11,9 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Never
+from typing import NamedTuple
 
 import trio
 
@@ -25,7 +25,7 @@ from platformd.coordination.sqlite.queue import WriteQueue
 from platformd.coordination.sqlite.reader import Reader
 from platformd.coordination.sqlite.schema import open_writer
 from platformd.coordination.sqlite.txn import Limits
-from platformd.coordination.sqlite.watch import PROGRESS_INTERVAL, WatchHub
+from platformd.coordination.sqlite.watch import WatchHub
 from platformd.coordination.sqlite.writer import Delivery, Writer
 from platformd.core.clock import Clock
 from platformd.core.errors import Conflict, DeadlineExceeded, OutcomeUnknown, PlatformError
@@ -69,35 +69,34 @@ async def open_sqlite(
     store = SqliteStore(path, _limits(settings), opened.queue, opened.reader, hub, leases, opened.writer.counts)
     keep = Keep(seconds(settings.history_age), settings.history_revisions)
     compactor = Compactor(opened.queue, keep, clock, store.newest, hub.floor, store.counts, opened.marks)
-    left: BaseException | None = None
+    crashed: list[Exception] = []
+
+    async def run(part: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await part()
+        except Exception as error:
+            crashed.append(error)
+            raise
+
     try:
         async with trio.open_nursery() as nursery:
             thread = _WriterThread(opened, store)
-            nursery.start_soon(thread.run)
-            for background in (leases.run, leases.run_saving, compactor.run):
-                nursery.start_soon(background)
-            nursery.start_soon(_run_bookmarks, hub)
+            for part in (thread.run, leases.run, leases.run_saving, compactor.run, hub.run):
+                nursery.start_soon(run, part)
             try:
                 yield store
-            except BaseException as error:
-                left = error
-                raise
             finally:
                 with trio.CancelScope(shield=True):  # ``stop`` has its own deadline
                     await thread.stop(leases, path, stop_deadline)
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if left is not None and list(group.exceptions) == [left]:
-            raise left from left.__cause__
-        raise
+        # The nursery wraps whatever leaves the block. Callers see the nursery only when a part of it failed.
+        if crashed or len(group.exceptions) != 1:
+            raise
+        error = group.exceptions[0]
+        raise error from error.__cause__
     finally:
         opened.reader.close()
-
-
-async def _run_bookmarks(hub: WatchHub) -> Never:
-    while True:
-        await trio.sleep(PROGRESS_INTERVAL)
-        hub.remind()
 
 
 def _limits(settings: StoreSettings) -> Limits:

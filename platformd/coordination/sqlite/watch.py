@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Never
 
 import trio
 
@@ -61,8 +62,9 @@ class Watcher:
         self._hub = hub
         self._buffer: collections.deque[Event] = collections.deque()
         self._bytes = 0
-        self._told = -1  # the revision of the last batch that was handed out; -1: not even the first bookmark
-        self._bookmark_due = True
+        self._told = seen  # the revision of the last batch that was handed out
+        self._begun = False
+        self._bookmark_due = False
         self._lot = trio.lowlevel.ParkingLot()
         self._broken: Exception | None = None
 
@@ -84,10 +86,10 @@ class Watcher:
     def _next(self) -> WatchBatch | None:
         if self._broken is not None:
             raise self._broken
-        if self._told < 0:
-            self._told = self.seen
-            self._bookmark_due = False
-            return WatchBatch(revision=self.seen)
+        if not self._begun:
+            # Of the start, not of ``seen``: there may be events in the buffer by now.
+            self._begun = True
+            return WatchBatch(revision=self._told)
         if self._buffer:
             return self._batch(self._drain())
         if not self.live:
@@ -238,11 +240,13 @@ class WatchHub:
         self._index.remove(watcher)
         watcher.wake()
 
-    def remind(self) -> None:
-        """Have idle watchers give a bookmark."""
-        for watcher in self._all:
-            if watcher.live:
-                watcher.remind()
+    async def run(self) -> Never:
+        """Have idle watchers give a bookmark now and then, for ever."""
+        while True:
+            await trio.sleep(PROGRESS_INTERVAL)
+            for watcher in self._all:
+                if watcher.live:
+                    watcher.remind()
 
 
 _EXACT = -1
