@@ -63,7 +63,8 @@ Reply frame::
     FETCH    result1 = lag after this, result2 = records, result3 = ack_pending; body = a delivery block
     ACK      result2 = how many were known
 
-``status`` is module ``status``'s ``Status``; when it is not 0, ``detail`` says in a sentence why.
+``status`` is module ``status``'s ``Status``; when it is not 0, ``detail`` says in a sentence why, and the
+operation may be 0, when it was refused before it was read.
 
 Delivery block (module ``delivery``)::
 

@@ -256,7 +256,7 @@ def decode_reply(frame: bytes, operation: int) -> Reply:
     version, answered, status, detail_length, result1, result2, result3 = _REPLY.unpack_from(frame)
     if version != VERSION:
         raise malformed(what, 0, f"version {version} is not known")
-    if answered != operation:
+    if answered != operation and not status:  # who refuses may not have read what was asked
         raise malformed(what, 1, f"it answers operation {answered}, not {operation}")
     detail_end = _REPLY.size + detail_length
     body_at = detail_end + (-detail_end & 7)
