@@ -40,6 +40,7 @@ _SCALARS: Final = {
         "-+.0123456789",
     ),
 }
+_TAGS: Final = {f"tag:yaml.org,2002:{name}" for name in (*_SCALARS, "str", "map", "seq")}
 for _name, (_pattern, _first) in _SCALARS.items():
     _characters = [*_first, ""] if _name == "null" else list(_first)
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _characters)  # type: ignore[attr-defined]
@@ -92,17 +93,24 @@ def read_documents(names: Sequence[str]) -> list[Document]:
     errors: list[FieldError] = []
     for origin in _files(names):
         try:
-            for value, lines in _parse(origin, _read(origin)):
-                documents.append(_document(value, lines, origin))
+            parsed = list(_parse(origin, _read(origin)))
         except InvalidInput as error:
-            errors += error.errors or (
-                FieldError(path=error.subject or origin, message=error.message, hint=error.hint),
-            )
+            errors.append(_field_error(error, origin))
+            continue
+        for value, lines in parsed:
+            try:
+                documents.append(_document(value, lines, origin))
+            except InvalidInput as error:
+                errors.append(_field_error(error, origin))
     if errors:
         raise InvalidInput("not everything can be read; nothing was done", subject="-f", errors=tuple(errors))
     if not documents:
         raise InvalidInput("there is no document", subject=" ".join(names))
     return documents
+
+
+def _field_error(error: InvalidInput, origin: str) -> FieldError:
+    return FieldError(path=error.subject or origin, message=error.message, hint=error.hint)
 
 
 def _files(names: Iterable[str]) -> Iterator[str]:
@@ -183,6 +191,8 @@ class _Builder:
             limit = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else f"more than {MAX_NODES} values"
             raise self._refuse(node, f"is {limit}" if depth > MAX_DEPTH else f"has {limit}")
         lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _TAGS:
+            raise self._refuse(node, f"the tag {node.tag!r} is not known here")
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{path}[{i}]", lines, depth + 1) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
@@ -204,20 +214,22 @@ class _Builder:
 
     def _scalar(self, node: yaml.Node) -> Any:
         text, kind = str(node.value), node.tag.rpartition(":")[2]
+        if node.tag not in _TAGS:
+            raise self._refuse(node, f"the tag {node.tag!r} is not known here")
+        if kind == "str":
+            return text
+        if re.match(_SCALARS[kind][0], text) is None:  # only an explicit tag can be wrong
+            raise self._refuse(node, f"is not a value of the type {kind}: {text!r}")
         if kind == "null":
             return None
         if kind == "bool":
             return text.lower() == "true"
-        if kind == "int":
-            base = 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10
-            return int(text, base)
         if kind == "float":
-            return float(
-                text.replace(".inf", "inf").replace(".nan", "nan").replace(".Inf", "inf").replace(".NaN", "nan")
-            )
-        if kind in ("str", "timestamp"):
-            return text
-        raise self._refuse(node, f"the tag {node.tag!r} is not known here")
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        try:
+            return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
+        except ValueError as error:  # Python refuses thousands of digits
+            raise self._refuse(node, "is not a number of reasonable length") from error
 
     def _refuse(self, node: yaml.Node, message: str) -> InvalidInput:
         mark = node.start_mark

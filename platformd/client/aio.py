@@ -129,8 +129,11 @@ class Watch:
             PlatformError: the server ended the watch with another error.
         """
         while True:
+            self._state.feed(b"")  # an error that came after the last changes is raised now
             parts, self._parts = self._parts, []
             changes = [c for part in parts if isinstance(part, bytes) for c in self._state.feed(part)]
+            if not changes:
+                self._state.raise_if_failed()
             if any(isinstance(part, End) for part in parts):
                 # What came before the end is delivered first; the next call finds the end again.
                 self._parts = [End()]

@@ -326,6 +326,7 @@ class Client:
                             response.check()
                     elif isinstance(part, bytes):
                         yield from state.feed(part)
+                        state.raise_if_failed()
                     elif not isinstance(part, Head):
                         return
         finally:

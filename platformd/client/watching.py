@@ -66,6 +66,7 @@ class WatchState:
         self._skip: set[tuple[str, str, str]] = set()
         """Of that, what will come again on this connection."""
         self._parser = EventParser()
+        self._failure: PlatformError | None = None
 
     @property
     def after(self) -> int | None:
@@ -74,7 +75,7 @@ class WatchState:
 
     def request(self) -> Request:
         """The request that goes on from here; for the first connection and for each after a lost one."""
-        self._parser = EventParser()
+        self._parser, self._failure = EventParser(), None
         self._skip = set(self._delivered)
         query = {"watch": ""}
         if len(self._kinds) == 1:
@@ -101,17 +102,29 @@ class WatchState:
     def feed(self, data: bytes) -> list[Change]:
         """The changes that ``data`` (body bytes) completes.
 
+        What ends the watch never hides the changes that came with it: it is kept for ``raise_if_failed``,
+        which is to be called once those are delivered.
+        """
+        changes: list[Change] = []
+        try:
+            for event in self._parser.feed(data):
+                change = self._change(event)
+                if change is not None:
+                    changes.append(change)
+        except PlatformError as error:
+            self._failure = error
+        return changes
+
+    def raise_if_failed(self) -> None:
+        """Raise what ended the watch, if something did.
+
         Raises:
             Gone: the revision to go on from has been compacted away; begin a new watch.
-            PlatformError: any other error that the server ends the watch with.
+            PlatformError: any other error that the server ends the watch with, or an event that cannot be read.
             TooLarge: an event is over its limit.
         """
-        changes = []
-        for event in self._parser.feed(data):
-            change = self._change(event)
-            if change is not None:
-                changes.append(change)
-        return changes
+        if self._failure is not None:
+            raise self._failure
 
     def _change(self, event: ServerEvent) -> Change | None:
         try:

@@ -83,9 +83,24 @@ def test_a_connection_lost_in_the_listing_starts_over() -> None:
 
 def test_an_error_event_is_raised_as_what_it_is() -> None:
     """The watch ends with the error that the server names."""
+    state = WatchState(["streams"], after=1)
+    assert state.feed(event(0, "error", Gone("compacted", details={"oldest": 5}).to_problem())) == []
     with pytest.raises(Gone, match="compacted") as caught:
-        WatchState(["streams"], after=1).feed(event(0, "error", Gone("compacted", details={"oldest": 5}).to_problem()))
+        state.raise_if_failed()
     assert caught.value.details["oldest"] == 5
+
+
+def test_an_error_does_not_hide_the_changes_before_it() -> None:
+    """Changes that came in the same bytes are told first; the error follows, and a new connection is free of it."""
+    state = WatchState(["streams"], after=1)
+    state.request()
+    body = event(2, "added", stream("a")) + event(0, "error", Gone("compacted").to_problem())
+    assert told(state.feed(body)) == [("added", 2, "a")]
+    with pytest.raises(Gone):
+        state.raise_if_failed()
+    assert "after=2" in state.request().path
+    assert told(state.feed(event(3, "added", stream("b")))) == [("added", 3, "b")]
+    state.raise_if_failed()
 
 
 def test_events_of_a_newer_server_are_passed_over() -> None:
@@ -98,8 +113,10 @@ def test_events_of_a_newer_server_are_passed_over() -> None:
 )
 def test_an_event_that_cannot_be_read_is_an_error(data: bytes) -> None:
     """Broken JSON, an id that is no revision and data that is no object are reported."""
+    state = WatchState(["streams"], after=1)
+    assert state.feed(data) == []
     with pytest.raises(PlatformError, match="event of the watch"):
-        WatchState(["streams"], after=1).feed(data)
+        state.raise_if_failed()
 
 
 def test_a_success_that_is_no_event_stream_is_an_error() -> None:

@@ -152,7 +152,10 @@ class _Shower:
         from platformd.cli.output import Table, coloured, titles_of
 
         self._kind, self._output = kind, output
-        self._table = Table(titles_of(kind, wide=output == "wide", watching=True), colour=coloured(sys.stdout))
+        titles = titles_of(kind, wide=output == "wide", watching=True)
+        self._table = Table(titles, colour=coloured(sys.stdout))
+        # The longest event comes after the listing has set the columns.
+        self._table.fit([["modified" if title == "EVENT" else "" for title in titles]])
         self._waiting: list[list[str]] | None = []
 
     def __call__(self, change: Change) -> None:
