@@ -211,7 +211,7 @@ class _Controller:
         with contextlib.suppress(NotFound):
             await self._streams.delete_stream(own_stream(resource))
         await self._conductor.finalize(resource, FINALIZER)
-        del self._running[resource.tenant, resource.name]
+        self._running.pop((resource.tenant, resource.name), None)
         return None
 
     # -- workers -----------------------------------------------------------------------------------------
@@ -316,7 +316,11 @@ class _Controller:
         rate = before.packets_per_second
         if now - since >= self._interval:
             span = now - since
-            rate = round((before.received - received.get(name, before.received)) / span, 1) if since > 0 else 0.0
+            rate = (
+                round((before.received - received.get(name, before.received)) / span, 1)
+                if math.isfinite(since)
+                else 0.0
+            )
         return msgspec.structs.replace(
             before,
             type=kind if kind != "removed" else before.type,

@@ -163,18 +163,17 @@ class Worker:
         except OSError as error:
             return f"cannot be started: {error.strerror or error}"
         self.pid = process.pid
+        code: int | None = None
         try:
             await _send(process, msgspec.json.encode(self.config) + b"\n")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_when_asked, process)
                 code = await self._follow(process)
                 nursery.cancel_scope.cancel()
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await self._end(process)
-            raise
         finally:
             with trio.CancelScope(shield=True):
+                if code is None:
+                    await self._end(process)
                 await process.aclose()
         return "" if self.state == "stopping" else self._describe(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
@@ -255,10 +256,8 @@ def test_no_damage_does_harm(changes: list[tuple[int, int]]) -> None:
     for position, value in changes:
         damaged[position] = value
     for reader in READERS:
-        try:
+        with contextlib.suppress(PacketError):
             assert isinstance(reader.read(bytes(damaged)), dict)
-        except PacketError as error:
-            assert error.message
 
 
 @given(st.binary(max_size=200))
@@ -266,7 +265,5 @@ def test_no_garbage_does_harm(body: bytes) -> None:
     """Any bytes after a good header are read or are an error of ours."""
     for data in (HEADER + body, HEADER + block(1, body), body):
         for reader in READERS:
-            try:
-                reader.read(data)
-            except PacketError as error:
-                assert error.message
+            with contextlib.suppress(PacketError):
+                assert isinstance(reader.read(data), dict)
