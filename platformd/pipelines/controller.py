@@ -314,13 +314,9 @@ class _Controller:
         before = running.stages.get(name) or StageStatus(name=name, type=kind)
         since, received = running.measured
         rate = before.packets_per_second
-        if now - since >= self._interval:
-            span = now - since
-            rate = (
-                round((before.received - received.get(name, before.received)) / span, 1)
-                if math.isfinite(since)
-                else 0.0
-            )
+        span = now - since  # endless before the first measurement, which makes the first rate 0
+        if span >= self._interval:
+            rate = round((before.received - received.get(name, before.received)) / span, 1)
         return msgspec.structs.replace(
             before,
             type=kind if kind != "removed" else before.type,

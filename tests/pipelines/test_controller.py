@@ -321,7 +321,9 @@ async def there(site: Site) -> bool:
 async def delete(site: Site) -> None:
     await site.conductor.delete(PIPELINE, "demo")
     with trio.fail_after(30):
-        while await there(site):
+        while True:
+            if not await there(site):
+                return
             await trio.sleep(0.05)
 
 
