@@ -45,13 +45,14 @@ def count(value: float, width: int = 7) -> str:
     if len(bare) <= width:
         return bare
     scaled = float(value)
-    unit = ""
-    for unit in "kMGTP":  # noqa: B007 -- the one that fits is used below
+    for unit in "kMGTP":
         scaled /= 1000
-        if abs(scaled) < 1000:
-            break
-    digits = max(0, min(2, width - 2 - len(str(int(scaled)))))
-    return f"{scaled:.{digits}f}{unit}"
+        # Rounding may add a digit, so what is too wide is tried with fewer, then with the next unit.
+        for digits in (2, 1, 0):
+            short = f"{scaled:.{digits}f}{unit}"
+            if abs(scaled) < 1000 and len(short) <= width:
+                return short
+    return short
 
 
 def rate(value: float) -> str:

@@ -29,15 +29,17 @@ async def looking_at(
     """The application, attached to a daemon with a small observatory that it has listed (or nothing yet)."""
     daemon = FakeDaemon(path)
     app = OverviewApp(Target(unix=str(path)), make_feed=running(time.time))
-    if not empty:
-        await daemon.start()
-        await populate(daemon)
-    async with app.run_test(size=size) as pilot:
+    try:
         if not empty:
-            await until(pilot, lambda: "ztf-alerts" in picture(app))
-        yield app, pilot, daemon
-    if daemon.serving:
-        await daemon.stop()
+            await daemon.start()
+            await populate(daemon)
+        async with app.run_test(size=size) as pilot:
+            if not empty:
+                await until(pilot, lambda: "ztf-alerts" in picture(app))
+            yield app, pilot, daemon
+    finally:
+        if daemon.serving:
+            await daemon.stop()
 
 
 def picture(app: OverviewApp) -> str:
