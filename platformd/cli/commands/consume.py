@@ -23,7 +23,7 @@ MAX_FETCH: Final = 256
 """Records that are asked for at once."""
 WAIT_SECONDS: Final = 0.5
 """How long one fetch waits for records when following. Ctrl-C is noticed between fetches."""
-PREVIEW: Final = 60
+PREVIEW: Final = 40
 """Characters of a payload that a table shows."""
 TERMINATED: Final = 143
 """Exit code after SIGTERM: 128 + 15."""
