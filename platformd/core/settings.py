@@ -52,7 +52,7 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     max_body: Size = "4MiB"
     """The largest request body. Over it: 413."""
     max_connections: int = 512
-    """Open connections at once. Over it: the new connection is closed."""
+    """Open connections at once. Over it: the one that is idle longest is closed; when none is, the new one: 429."""
     max_watchers: int = 256
     """Open watch streams at once. Over it: 429."""
     read_timeout: Duration = "30s"
