@@ -1,7 +1,8 @@
 """The embedded queue engine: a C log and broker on nng's sockets, and its trio shell.
 
-``engine`` opens it, ``library`` is the boundary to C, ``completions`` carries what finishes in C to the
-trio tasks that wait for it, ``catalogue`` keeps the configurations, ``sockets`` the addresses.
+``engine`` opens it, ``streams`` is the contract, ``library`` the boundary, ``completions`` carries what
+finishes in C to the trio tasks that wait for it, ``catalogue`` keeps the configurations, ``checks`` refuses
+what C should not see, ``sockets`` has the addresses.
 
 Importing this package imports none of them: programs take the codec's checksum from the extension in
 here and need neither trio nor the engine.

@@ -8,7 +8,9 @@
 
 A file is replaced as a whole (written beside, synced, renamed, folder synced), so that a crash leaves the
 old one or the new one. What makes a stream or a consumer exist is its JSON file: written before the
-engine makes its files, removed before the engine removes them. All functions block.
+engine makes its files, removed before the engine removes them.
+
+All functions block, and raise ``OSError`` for what the file system refuses.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TypeVar
 
 import msgspec
 
-from platformd.core.errors import Corrupted, StorageFull
+from platformd.core.errors import Corrupted
 from platformd.queues.contract import ConsumerConfig, StreamConfig
 
 FORMAT = 1
@@ -79,11 +81,7 @@ class Catalogue:
         return _read(self._config(name), StoredStream).config
 
     def save_stream(self, name: str, config: StreamConfig) -> None:
-        """Write the configuration of a stream, making its folder.
-
-        Raises:
-            StorageFull: the disk is full.
-        """
+        """Write the configuration of a stream, making its folder."""
         (self.directory / name / "consumers").mkdir(mode=0o750, parents=True, exist_ok=True)
         _sync_folder(self.directory)
         _write(self._config(name), StoredStream(config=config))
@@ -130,11 +128,7 @@ class Catalogue:
         return _read(self._consumer(stream, name), StoredConsumer)
 
     def save_consumer(self, stream: str, name: str, stored: StoredConsumer) -> None:
-        """Write the configuration of a consumer.
-
-        Raises:
-            StorageFull: the disk is full.
-        """
+        """Write the configuration of a consumer."""
         _write(self._consumer(stream, name), stored)
 
     def remove_consumer(self, stream: str, name: str) -> None:
@@ -168,15 +162,12 @@ def _read(path: Path, kind: type[Stored]) -> Stored:
 
 def _write(path: Path, stored: StoredStream | StoredConsumer) -> None:
     beside = path.with_name(f".{path.name}.new")
-    try:
-        with beside.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(stored)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise StorageFull(f"cannot be written: {error.strerror}", subject=str(path)) from error
+    with beside.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(stored)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 
-from platformd.core.errors import Conflict, InvalidInput, NotFound
+from platformd.core.errors import Conflict, InvalidInput, NotFound, PlatformError, StorageFull
 from platformd.model.subjects import patterns_overlap, subject_error
 from platformd.queues.contract import ConsumerConfig, StreamConfig
 
@@ -72,3 +73,14 @@ def check_same_start(stream: str, name: str, old: ConsumerConfig, new: ConsumerC
                 subject=named(stream, name),
                 hint="delete the consumer, or choose another name",
             )
+
+
+def storage_error(error: OSError) -> PlatformError:
+    """The error for what the file system refused."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    error_class = StorageFull if full else PlatformError
+    return error_class(
+        f"cannot be used: {error.strerror or error}",
+        subject=str(error.filename) if error.filename else "queues",
+        hint="free space on the disk" if full else "look at the file and its permissions",
+    )

@@ -1,0 +1,463 @@
+"""The Streams contract on the native engine.
+
+Appends go to C from the trio thread, since they only copy; whatever may wait for the disk goes through a
+worker thread. What finishes later comes back through ``completions``. The configurations are ours
+(``catalogue``), the records and the cursors are C's. A stream that cannot be opened is kept out, stands in
+``problems``, and answers every question with what is wrong with it; the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from platformd.core.clock import Clock
+from platformd.core.errors import PlatformError, Unavailable
+from platformd.model.subjects import subject_error, subject_matches
+from platformd.queues.codec import NO_EXPECTATION, Status, decode_block, encode_batch, error_for
+from platformd.queues.codec.frames import check_name, durability_code, pack_acks
+from platformd.queues.contract import (
+    Ack,
+    ConsumerConfig,
+    ConsumerInfo,
+    Delivery,
+    Durability,
+    Published,
+    Record,
+    StreamConfig,
+    StreamInfo,
+)
+from platformd.queues.native import library
+from platformd.queues.native._native import ffi, lib
+from platformd.queues.native.catalogue import Catalogue, StoredConsumer
+from platformd.queues.native.checks import (
+    check_pattern,
+    check_same_start,
+    check_subjects,
+    named,
+    no_consumer,
+    no_stream,
+    storage_error,
+)
+from platformd.queues.native.completions import Completions
+from platformd.queues.native.library import U32, U64, call, whole
+
+THREADS = 8
+"""Worker threads that may be in C at once. More callers wait."""
+STOP_DEADLINE = 10.0
+"""Seconds for what was accepted to get onto the disk when the engine stops."""
+READ_BYTES = 16 << 20
+"""The most that one ``read`` gives, in bytes of records; it gives at least one record."""
+WAIT_PIECE_MS = 5000
+"""A ``fetch`` waits in pieces of this, so that one that was cancelled does not count as waiting for long."""
+ROOM_RETRY = 0.01
+"""Seconds after which a publish that found the engine's buffer full tries again, if nothing of ours completes."""
+
+log = logging.getLogger("platformd.queues")
+T = TypeVar("T")
+
+
+class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the engine was opened; see ``pd_statistics``."""
+
+    appends: int
+    appended_records: int
+    appended_bytes: int
+    duplicates: int
+    syncs: int
+    refused: int
+    delivered_records: int
+    acks: int
+    requests: int
+    bad_requests: int
+
+
+class NativeStreams:
+    """``contract.Streams``; made by ``open_native``."""
+
+    def __init__(self, engine: Any, event_fd: int, catalogue: Catalogue, clock: Clock, paths: dict[str, Path]) -> None:
+        self._engine = engine
+        self._catalogue = catalogue
+        self._clock = clock
+        self._completions = Completions(engine, event_fd)
+        self._streams: dict[str, StreamConfig] = {}
+        self._consumers: dict[str, dict[str, StoredConsumer]] = {}
+        self._changing = trio.Lock()
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self._busy = 0
+        self._idle = trio.Event()
+        self._stopping = False
+        self.problems: dict[str, PlatformError] = {}
+        """What cannot be opened, by ``STREAM`` or ``STREAM/CONSUMER``, and why."""
+        self.cut_bytes: dict[str, int] = {}
+        """Bytes of a torn tail that opening removed, by stream: appends that nobody was told are durable."""
+        self.addresses: dict[str, str] = {role: f"ipc://{path}" for role, path in paths.items()}
+        """The nng addresses for programs outside: ``ingest`` and ``fetch``."""
+
+    # Life, which is open_native's
+
+    def start(self) -> None:
+        """Begin to take completions."""
+        self._completions.start()
+
+    def load(self) -> None:
+        """Open all streams and consumers that are in the catalogue, before anybody is served. Blocks."""
+        for name in self._catalogue.streams():
+            try:
+                check_name("stream", name)
+                config = self._catalogue.stream(name)
+                self._open_stream(name, config)
+            except PlatformError as error:
+                self.problems[name] = error
+                log.error("stream %s cannot be opened: %s", name, error)
+            else:
+                self._streams[name] = config
+                self._load_consumers(name)
+
+    async def stop(self) -> bool:
+        """Take nothing more, get everything onto the disk, answer everybody. Whether it ended in time."""
+        with trio.move_on_after(STOP_DEADLINE, shield=True):
+            self._stopping = True
+            if self._busy:
+                await self._idle.wait()
+            await trio.to_thread.run_sync(lib.pd_engine_stop, self._engine, abandon_on_cancel=True)
+            await self._completions.stop()
+            return True
+        return False
+
+    # Streams
+
+    async def put_stream(self, name: str, config: StreamConfig) -> StreamInfo:
+        """As ``contract.Streams.put_stream``; tries again to open one that could not be opened."""
+        check_name("stream", name)
+        async with self._changing:
+            check_subjects(name, config, self._known_configs())
+            await self._in_thread(self._put_stream, name, config)
+        return self.stream(name)
+
+    def _put_stream(self, name: str, config: StreamConfig) -> None:
+        new = name not in self._streams and name not in self.problems
+        if new:  # the configuration first: a log without one would be a riddle after a crash
+            self._catalogue.save_stream(name, config)
+        try:
+            self._open_stream(name, config)
+        except PlatformError:
+            if new:
+                self._catalogue.begin_delete(name)
+                self._catalogue.finish_delete(name)
+            raise
+        if not new:
+            self._catalogue.save_stream(name, config)
+        self._streams[name] = config
+        if self.problems.pop(name, None) is not None or new:
+            self._load_consumers(name)
+
+    def _open_stream(self, name: str, config: StreamConfig) -> None:
+        subjects, _alive = library.subject_array(config.subjects)
+        limits = library.stream_config(config)
+        call(named(name), lib.pd_stream_open, self._engine, name.encode(), subjects, len(config.subjects), limits)
+        cut = self._raw_info(name).cut_bytes
+        if cut and name not in self.cut_bytes:
+            self.cut_bytes[name] = cut
+            log.warning("stream %s: cut %d bytes at the end of its log, which a crash had left unfinished", name, cut)
+
+    def _raw_info(self, name: str) -> Any:
+        info = ffi.new("pd_stream_info *")
+        call(named(name), lib.pd_stream_info_get, self._engine, name.encode(), info)
+        return info
+
+    async def delete_stream(self, name: str) -> None:
+        """As ``contract.Streams.delete_stream``; also removes one that could not be opened."""
+        async with self._changing:
+            if name not in self._streams and name not in self.problems:
+                raise no_stream(name)
+            await self._in_thread(self._delete_stream, name)
+
+    def _delete_stream(self, name: str) -> None:
+        if name in self._streams:
+            self._catalogue.begin_delete(name)
+            try:
+                call(named(name), lib.pd_stream_delete, self._engine, name.encode())
+            except PlatformError:
+                self._catalogue.undo_delete(name)
+                raise
+        self._catalogue.finish_delete(name)
+        self._streams.pop(name, None)
+        self._consumers.pop(name, None)
+        self.cut_bytes.pop(name, None)
+        for place in [p for p in self.problems if p.partition("/")[0] == name]:
+            del self.problems[place]
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """As ``contract.Streams.streams``; those in ``problems`` are not among them."""
+        return tuple(self.stream(name) for name in sorted(self._streams))
+
+    def stream(self, name: str) -> StreamInfo:
+        """As ``contract.Streams.stream``.
+
+        Raises:
+            NotFound: it is not there.
+            Corrupted: it could not be opened; the message names the file.
+        """
+        config = self._stream_config(name)
+        info = self._raw_info(name)
+        return StreamInfo(
+            name=name,
+            config=config,
+            messages=info.messages,
+            bytes=info.bytes,
+            first_sequence=info.first_sequence,
+            last_sequence=info.last_sequence,
+            consumers=info.consumers,
+        )
+
+    def stream_for(self, subject: str) -> str | None:
+        """As ``contract.Streams.stream_for``."""
+        self._check_open()
+        if subject_error(subject, pattern=False):
+            return None
+        name, error = ffi.new("char[64]"), ffi.new("pd_error *")
+        if lib.pd_stream_find(self._engine, subject.encode(), name, 64, error) == Status.OK:
+            found: str = ffi.string(name).decode()
+            return found
+        for damaged, config in self._known_configs().items():
+            if damaged in self.problems and any(subject_matches(p, subject) for p in config.subjects):
+                return damaged
+        return None
+
+    # Records
+
+    async def publish(
+        self,
+        records: Sequence[Record],
+        *,
+        stream: str = "",
+        durability: Durability = "fsync",
+        expect_last_sequence: int | None = None,
+    ) -> Published:
+        """As ``contract.Streams.publish``; when the engine's buffer is full, it waits for room.
+
+        Cancelled: the records may or may not be appended.
+        """
+        batch = encode_batch(records, self._clock.time_ns())
+        name = stream or self.stream_for(records[0].subject) or ""
+        if name:
+            self._stream_config(name)
+        expected = NO_EXPECTATION if expect_last_sequence is None else expect_last_sequence
+        whole("expect_last_sequence", expected, U64)
+        subject = named(name) if name else None
+        append = partial(lib.pd_append, self._engine, stream.encode(), batch, len(batch), durability_code(durability))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            self._check_open()
+            token, error = self._completions.token(), ffi.new("pd_error *")
+            status = append(expected, token, error)
+            if status != Status.LIMIT_REACHED:
+                break
+            await self._completions.wait_for_any(ROOM_RETRY)
+        if status:
+            raise error_for(status, ffi.string(error.text).decode(errors="replace"), subject=subject)
+        completion = await self._completions.wait(token)
+        if completion.status:
+            raise error_for(completion.status, f"the batch could not be stored ({durability})", subject=subject)
+        return Published(
+            stream=name,
+            first_sequence=completion.first_sequence,
+            appended=completion.appended,
+            duplicates=completion.duplicates,
+        )
+
+    async def read(self, stream: str, *, after: int = 0, limit: int = 100, subject: str = ">") -> tuple[Delivery, ...]:
+        """As ``contract.Streams.read``; fewer than ``limit`` also when they are over ``READ_BYTES`` together."""
+        self._stream_config(stream)
+        check_pattern(subject)
+        arguments = (stream.encode(), whole("after", after, U64), subject.encode(), whole("limit", limit, U32, 1))
+        return await self._in_thread(self._take, named(stream), lib.pd_stream_read, *arguments, READ_BYTES)
+
+    # Consumers
+
+    async def put_consumer(self, stream: str, name: str, config: ConsumerConfig) -> ConsumerInfo:
+        """As ``contract.Streams.put_consumer``; tries again to open one that could not be opened."""
+        check_name("consumer", name)
+        check_pattern(config.filter_subject)
+        async with self._changing:
+            info = self.stream(stream)
+            stored = self._consumers[stream].get(name)
+            if stored is not None:
+                check_same_start(stream, name, stored.config, config)
+                stored = msgspec.structs.replace(stored, config=config)
+            else:
+                start = {"all": 1, "new": info.last_sequence + 1, "by_sequence": config.start_sequence}
+                stored = StoredConsumer(config=config, first_sequence=start[config.deliver_policy])
+            await self._in_thread(self._put_consumer, stream, name, stored)
+        return self._consumer_info(stream, name)
+
+    def _put_consumer(self, stream: str, name: str, stored: StoredConsumer) -> None:
+        before = self._consumers[stream].get(name)
+        library.consumer_config(stored.config, stored.first_sequence)  # refuses before anything is written
+        if before is None:
+            self._catalogue.save_consumer(stream, name, stored)
+        try:
+            self._open_consumer(stream, name, stored)
+        except PlatformError:
+            if before is None:
+                self._catalogue.remove_consumer(stream, name)
+            raise
+        if before is not None:
+            self._catalogue.save_consumer(stream, name, stored)
+        self._consumers[stream][name] = stored
+        self.problems.pop(f"{stream}/{name}", None)
+
+    def _open_consumer(self, stream: str, name: str, stored: StoredConsumer) -> None:
+        config = library.consumer_config(stored.config, stored.first_sequence)
+        pattern = stored.config.filter_subject.encode()
+        subject = named(stream, name)
+        call(subject, lib.pd_consumer_open, self._engine, stream.encode(), name.encode(), pattern, config)
+
+    async def delete_consumer(self, stream: str, name: str) -> None:
+        """As ``contract.Streams.delete_consumer``; also removes one that could not be opened."""
+        async with self._changing:
+            self._stream_config(stream)
+            if name not in self._consumers[stream] and f"{stream}/{name}" not in self.problems:
+                raise no_consumer(stream, name)
+            await self._in_thread(self._delete_consumer, stream, name)
+
+    def _delete_consumer(self, stream: str, name: str) -> None:
+        self._catalogue.remove_consumer(stream, name)
+        if self.problems.pop(f"{stream}/{name}", None) is None:
+            call(named(stream, name), lib.pd_consumer_delete, self._engine, stream.encode(), name.encode())
+        else:
+            self._catalogue.consumers(stream)  # takes its journal away
+        self._consumers[stream].pop(name, None)
+
+    def consumers(self, stream: str) -> tuple[ConsumerInfo, ...]:
+        """As ``contract.Streams.consumers``; those in ``problems`` are not among them."""
+        self._stream_config(stream)
+        names = sorted(n for n in self._consumers[stream] if f"{stream}/{n}" not in self.problems)
+        return tuple(self._consumer_info(stream, name) for name in names)
+
+    async def fetch(
+        self, stream: str, consumer: str, *, max_records: int = 256, max_bytes: int = 1 << 20, wait: float = 0.0
+    ) -> tuple[Delivery, ...]:
+        """As ``contract.Streams.fetch``. What is taken belongs to this process, until it is acknowledged or late."""
+        self._check_consumer(stream, consumer)
+        names = (stream.encode(), consumer.encode())
+        wanted = (whole("max_records", max_records, U32, 1), whole("max_bytes", max_bytes, U32, 1))
+        until = trio.current_time() + wait
+        while True:
+            taken = await self._in_thread(self._take, named(stream, consumer), lib.pd_consumer_fetch, *names, *wanted)
+            remaining = until - trio.current_time()
+            if taken or remaining <= 0:
+                return taken
+            self._check_open()
+            token = self._completions.token()
+            wait_ms = min(int(remaining * 1000) + 1, WAIT_PIECE_MS)
+            call(named(stream, consumer), lib.pd_consumer_wait, self._engine, *names, wait_ms, token)
+            completion = await self._completions.wait(token)
+            if completion.status:
+                raise error_for(
+                    completion.status, "it was deleted while a fetch waited", subject=named(stream, consumer)
+                )
+
+    async def ack(self, stream: str, consumer: str, acks: Sequence[Ack]) -> int:
+        """As ``contract.Streams.ack``."""
+        self._check_consumer(stream, consumer)
+        if not acks:
+            return 0
+        packed = ffi.from_buffer("pd_ack[]", bytearray(pack_acks(acks)))
+        known = ffi.new("uint32_t *")
+        names = (stream.encode(), consumer.encode())
+        await self._in_thread(
+            call, named(stream, consumer), lib.pd_consumer_ack, self._engine, *names, packed, len(acks), known
+        )
+        return int(known[0])
+
+    def statistics(self) -> QueueStatistics:
+        """Counters since the engine was opened."""
+        self._check_open()
+        raw = ffi.new("pd_statistics *")
+        lib.pd_engine_statistics(self._engine, raw)
+        return QueueStatistics(**{name: getattr(raw, name) for name in QueueStatistics.__struct_fields__})
+
+    # Inside
+
+    def _load_consumers(self, stream: str) -> None:
+        consumers = self._consumers[stream] = {}
+        for name in self._catalogue.consumers(stream):
+            try:
+                check_name("consumer", name)
+                stored = consumers[name] = self._catalogue.consumer(stream, name)
+                self._open_consumer(stream, name, stored)
+            except PlatformError as error:
+                self.problems[f"{stream}/{name}"] = error
+                log.error("consumer %s/%s cannot be opened: %s", stream, name, error)
+
+    def _take(self, subject: str, function: Callable[..., int], *arguments: Any) -> tuple[Delivery, ...]:
+        block, length, records = ffi.new("uint8_t **"), ffi.new("size_t *"), ffi.new("uint32_t *")
+        call(subject, function, self._engine, *arguments, block, length, records)
+        return decode_block(library.take_block(block[0], length[0]), records[0])
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what may wait for the disk in a worker thread; the engine is not freed under it."""
+        self._check_open()
+        self._busy += 1
+        try:
+            return await trio.to_thread.run_sync(self._guarded, function, arguments, limiter=self._limiter)
+        finally:
+            self._busy -= 1
+            if self._busy == 0 and self._stopping:
+                self._idle.set()
+
+    def _guarded(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        self._check_open()
+        try:
+            return function(*arguments)
+        except OSError as error:
+            raise storage_error(error) from error
+
+    def _check_open(self) -> None:
+        if self._stopping:
+            raise Unavailable("the queues are stopping", subject="queues", hint="try again when the daemon is back")
+
+    def _known_configs(self) -> dict[str, StreamConfig]:
+        """The configurations of all streams, of damaged ones as far as they can be read."""
+        configs = dict(self._streams)
+        for name in self.problems.keys() - configs.keys():
+            if "/" not in name:
+                try:
+                    configs[name] = self._catalogue.stream(name)
+                except PlatformError:
+                    continue
+        return configs
+
+    def _stream_config(self, name: str) -> StreamConfig:
+        self._check_open()
+        if name in self.problems:
+            raise self.problems[name]
+        if name not in self._streams:
+            raise no_stream(name)
+        return self._streams[name]
+
+    def _check_consumer(self, stream: str, name: str) -> None:
+        self._stream_config(stream)
+        if f"{stream}/{name}" in self.problems:
+            raise self.problems[f"{stream}/{name}"]
+        if name not in self._consumers[stream]:
+            raise no_consumer(stream, name)
+
+    def _consumer_info(self, stream: str, name: str) -> ConsumerInfo:
+        self._check_consumer(stream, name)
+        info = ffi.new("pd_consumer_info *")
+        call(named(stream, name), lib.pd_consumer_info_get, self._engine, stream.encode(), name.encode(), info)
+        counts = {
+            field: getattr(info, field)
+            for field in ConsumerInfo.__struct_fields__
+            if field not in ("stream", "name", "config")
+        }
+        return ConsumerInfo(stream=stream, name=name, config=self._consumers[stream][name].config, **counts)
