@@ -9,6 +9,7 @@ It uses the control API and the queue sockets as any program could.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -28,6 +29,7 @@ from platformd.cli.demo_report import document, print_tables
 from platformd.client.blocking import Client
 from platformd.core.errors import DeadlineExceeded, PlatformError
 from platformd.model.pipeline import PipelineStatus, StageStatus
+from platformd.pipelines.plan import own_stream, source_consumer
 
 FILTER: Final = "candidate.rb >= 0.55 && candidate.nbad == 0 && candidate.magpsf < 19.5"
 """Real, undisturbed and bright."""
@@ -42,13 +44,13 @@ PLANE: Final = "annotations.galactic_latitude < 15.0 && annotations.galactic_lat
 
 SETTINGS: Final = {"PLATFORMD_PIPELINES_STATUS_INTERVAL": "100ms"}
 """The daemon's settings: counts are wanted sooner than usual."""
-LOOK: Final = 0.05
+LOOK: Final = 0.02
 """Seconds between two looks at the pipeline."""
 PATIENCE: Final = 60.0
 """Seconds without any progress after which the demonstration gives up."""
 SETTLED: Final = 3.0
-"""Seconds that nothing must wait anywhere until packets that no count shows are believed to be done; a
-worker that was killed took its last counts with it."""
+"""Seconds after the last packet until counts that do not show all of them are believed to be all there is: a
+worker that was killed took its last ones with it."""
 
 _COUNTED: Final = ("received", "accepted", "rejected", "dead_lettered", "duplicates", "busy_seconds")
 
@@ -115,10 +117,12 @@ class _Run:
             with _receivers(client, sockets["fetch"]) as receivers:
                 with _progress(self._source.expected, self._options) as advance:
                     sent = send(self._source, sockets["ingest"], SOURCE, self._options.rate, advance)
-                stages = self._wait_for_packets(client, sent, before, receivers)
+                self._wait_for_packets(client, receivers)
                 elapsed = time.monotonic() - sent.started
+                stages = self._wait_for_counts(client, sent, before)
                 self._wait_for_outputs(stages, receivers)
-            return document(self._source, self._expression, sent, stages, [r.output for r in receivers], elapsed)
+            outputs = [r.output for r in receivers]
+            return document(self._source, self._expression, sent, stages, outputs, elapsed)
 
     def _status(self, client: Client) -> PipelineStatus:
         self._daemon.check()
@@ -138,27 +142,33 @@ class _Run:
                 raise _stuck("the workers did not start", status)
             time.sleep(LOOK)
 
-    def _wait_for_packets(
-        self, client: Client, sent: Sent, before: Sequence[StageStatus], receivers: Sequence[Receiver]
-    ) -> tuple[StageStatus, ...]:
-        """Wait until every packet is accounted for; the counts of this run."""
-        last_change = time.monotonic()
-        last_seen: object = None
-        while True:
-            status = self._status(client)
-            stages = _since(status.stages, before)
+    def _wait_for_packets(self, client: Client, receivers: Sequence[Receiver]) -> None:
+        """Wait until nothing waits for any stage, as the cursors tell it, which do not lag as counts do."""
+        pipeline = client.get("pipelines", PIPELINE)
+        cursor, between = source_consumer(pipeline), own_stream(pipeline)
+        changed, before = time.monotonic(), None
+        quiet = 0
+        while quiet < 2:  # twice, since a packet could move past a look in the middle of it
+            self._daemon.check()
             _check(receivers)
-            if _ended(stages) >= sent.stored:
-                return stages
-            seen = [(s.received, s.lag, s.in_flight) for s in stages], [r.count for r in receivers]
+            cursors = [c for c in _cursors(client, STREAM) if c["name"] == cursor] + _cursors(client, between)
+            left = [c["pending"] + c["ack_pending"] for c in cursors]
+            quiet = 0 if any(left) else quiet + 1
             now = time.monotonic()
-            if seen != last_seen:
-                last_change, last_seen = now, seen
-            quiet = now - last_change
-            if quiet > SETTLED and not any(s.lag or s.in_flight for s in stages):
+            if left != before:
+                changed, before = now, left
+            if now - changed > PATIENCE:
+                raise _stuck(f"{sum(left)} packets wait and no more are taken", self._status(client))
+            time.sleep(LOOK)
+
+    def _wait_for_counts(self, client: Client, sent: Sent, before: Sequence[StageStatus]) -> tuple[StageStatus, ...]:
+        """The counts of this run, when they show every packet, or when it is clear that they will not."""
+        deadline = time.monotonic() + SETTLED
+        while True:
+            stages = _since(self._status(client).stages, before)
+            flows = all(b.received == a.accepted for a, b in itertools.pairwise(stages))
+            if (_ended(stages) >= sent.stored and flows) or time.monotonic() > deadline:
                 return stages
-            if quiet > PATIENCE:
-                raise _stuck(f"{_ended(stages)} of {sent.stored} packets are accounted for, and no more come", status)
             time.sleep(LOOK)
 
     def _wait_for_outputs(self, stages: Sequence[StageStatus], receivers: Sequence[Receiver]) -> None:
@@ -169,7 +179,7 @@ class _Run:
             self._daemon.check()
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(f"{sum(r.count for r in receivers)} of {wanted} outputs were delivered")
-            time.sleep(LOOK / 5)
+            time.sleep(LOOK)
 
 
 def _since(stages: Sequence[StageStatus], before: Sequence[StageStatus]) -> tuple[StageStatus, ...]:
@@ -186,6 +196,11 @@ def _since(stages: Sequence[StageStatus], before: Sequence[StageStatus]) -> tupl
 def _ended(stages: Sequence[StageStatus]) -> int:
     """How many packets have come to an end, one way or another."""
     return stages[-1].accepted + sum(s.rejected + s.dead_lettered + s.duplicates for s in stages)
+
+
+def _cursors(client: Client, stream: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = client.request("GET", f"/v1/streams/{stream}/consumers").json()["items"]
+    return items
 
 
 def _check(receivers: Sequence[Receiver]) -> None:
@@ -211,7 +226,7 @@ def _receivers(client: Client, address: str) -> Iterator[list[Receiver]]:
             name = f"demo-{os.getpid()}-{subject.rpartition('.')[2]}"
             path = f"/v1/streams/{STREAM}/consumers/{name}"
             client.request("PUT", path, json={"filter_subject": subject, "deliver_policy": "new"})
-            receiver = Receiver(address, STREAM, name, Output(subject))
+            receiver = Receiver(address, STREAM, name, Output(subject, dead=subject == DEAD))
             receiver.start()
             made.append((path, receiver))
         yield [receiver for _, receiver in made]

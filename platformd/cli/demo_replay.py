@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ BATCH_BYTES: Final = 1 << 20
 """Bytes of packets after which a batch is sent."""
 IN_FLIGHT: Final = 8
 """Batches that wait for their acknowledgement."""
+READY: Final = 2000
+"""Generated packets (some 20 KB each) that are made before the first is sent."""
 POLL: Final = 0.25
 """Seconds that a receiver waits before it looks whether it is to end."""
 
@@ -86,8 +89,11 @@ def open_source(alerts: Path | None, count: int, seed: int) -> Source:
 
 
 def _generated(count: int, seed: int) -> Iterator[Packet]:
-    for packet in ztf.packets(count, seed):
-        yield Packet(ztf.encoded(packet), str(packet["candid"]), "", identified=True)
+    """Made before they are sent, so that what is measured is the pipeline; beyond ``READY``, on the way."""
+    packets = (
+        Packet(ztf.encoded(packet), str(packet["candid"]), "", identified=True) for packet in ztf.packets(count, seed)
+    )
+    return itertools.chain(list(itertools.islice(packets, READY)), packets)
 
 
 def _read(files: list[Path], refused: list[tuple[str, str]]) -> Iterator[Packet]:
@@ -201,6 +207,8 @@ class Output:
     """What one subject delivered."""
 
     subject: str
+    dead: bool = False
+    """Whether it is the dead letters'."""
     ids: list[str] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     """Seconds from publishing to delivery."""

@@ -52,7 +52,7 @@ def document(
             "refused": len(source.refused),
         },
         "stages": [_stage(s) for s in stages],
-        "outputs": {output.subject: len(output.ids) for output in outputs if output.ids or not output.dead_letters},
+        "outputs": {output.subject: len(output.ids) for output in outputs if not output.dead},
         "latency_seconds": {
             "p50": percentile(latencies, 0.50),
             "p99": percentile(latencies, 0.99),
@@ -89,7 +89,7 @@ def print_tables(report: dict[str, Any], out: IO[str]) -> None:
         facts.add_row("there already", str(packets["duplicates"]))
     facts.add_row("latency, publish to delivery", f"p50 {_time(latency['p50'])}   p99 {_time(latency['p99'])}")
     facts.add_row("packets per second", str(report["packets_per_second"]))
-    console.print(f"[bold]{_escaped(report['source'])}[/], filter [italic]{_escaped(report['filter'])}[/]\n")
+    console.print(f"[bold]{_escaped(report['source'])}[/]\n[italic]{_escaped(report['filter'])}[/]\n", soft_wrap=True)
     console.print(stages)
     console.print()
     console.print(facts)

@@ -20,6 +20,8 @@ import fastavro
 
 SCHEMA_VERSION = "3.3"
 STAMP_PIXELS = 63
+STAMPS = 16
+"""How many different stamps of a kind there are: making one takes longer than all the rest of a packet."""
 FIRST_JD = 2460200.5
 """The synthetic night's midnight, Julian date."""
 FIRST_NIGHT = 2465
@@ -79,6 +81,9 @@ _DOCS = {
 }
 """What the fields mean that pipelines use most."""
 
+_STAMPS = {"Science": 400.0, "Template": 60.0, "Difference": 340.0}
+"""The kinds of stamps, with the brightest pixel of each."""
+
 _NOTHING: dict[str, Any] = {"float": -999.0, "double": 0.0, "int": 0, "long": 0, "string": "null"}
 """What a field has that nothing here computes: the survey's own marks for "no value"."""
 
@@ -120,8 +125,9 @@ def schema() -> Any:
 def packets(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     """``count`` packets of one synthetic night, the same for the same seed."""
     rng = random.Random(seed)
+    stamps = {kind: [_stamp(rng, peak) for _ in range(STAMPS)] for kind, peak in _STAMPS.items()}
     for number in range(count):
-        yield _packet(rng, number)
+        yield _packet(rng, number, stamps)
 
 
 def encoded(packet: dict[str, Any]) -> bytes:
@@ -161,7 +167,7 @@ def _blank(table: str) -> dict[str, Any]:
     return {name: _NOTHING[kind.rstrip("?")] for name, kind in (e.split(":") for e in table.split())}
 
 
-def _packet(rng: random.Random, number: int) -> dict[str, Any]:
+def _packet(rng: random.Random, number: int, images: dict[str, list[bytes]]) -> dict[str, Any]:
     pid = FIRST_NIGHT * 10**9 + rng.randrange(10**6) * 1000 + 15
     candid = pid * 1_000_000 + number
     candidate = _candidate(rng, candid, pid)
@@ -173,9 +179,9 @@ def _packet(rng: random.Random, number: int) -> dict[str, Any]:
     stamps = {
         f"cutout{kind}": {
             "fileName": f"candid{candid}_pid{pid}_target{kind[:3].lower()}.fits.gz",
-            "stampData": _stamp(rng, peak),
+            "stampData": images[kind][number % STAMPS],
         }
-        for kind, peak in (("Science", 400.0), ("Template", 60.0), ("Difference", 340.0))
+        for kind in _STAMPS
     }
     return {
         "schemavsn": SCHEMA_VERSION,
