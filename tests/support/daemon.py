@@ -62,7 +62,7 @@ class DaemonProcess:
     @property
     def client(self) -> Client:
         """A new client of it."""
-        return Client(Target(unix_path=str(self.socket)))
+        return Client(Target(unix=str(self.socket)))
 
     def command(self, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run ``platformd ARGUMENTS`` against it."""
