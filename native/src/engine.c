@@ -160,9 +160,11 @@ static int route(pd_engine *engine, const char *name, const struct pd_batch_view
         struct pd_stream *owner = pd_router_find(engine->router, subject, *at);
         if (*stream == NULL)
             *stream = owner;
-        if (owner == NULL || (*name != 0 && owner != *stream))
-            return pd_fail(error, PD_NOT_CAPTURED, "%s%s does not capture the subject %.*s",
-                           *name != 0 ? "stream " : "any stream", name, (int)*at, subject);
+        if (owner == NULL && *name == 0)
+            return pd_fail(error, PD_NOT_CAPTURED, "no stream captures the subject %.*s", (int)*at, subject);
+        if (owner != *stream && *name != 0)
+            return pd_fail(error, PD_NOT_CAPTURED, "stream %s does not capture the subject %.*s", name, (int)*at,
+                           subject);
         if (owner != *stream)
             return pd_fail(error, PD_SPANS_STREAMS,
                            "the batch is for streams %s and %s (by its subject %.*s); it may "

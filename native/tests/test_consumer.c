@@ -1,0 +1,350 @@
+/* Consumers: random use against a plain model, and the rules one by one. */
+#include "consumer.h"
+#include "logs.h"
+
+#include <stdlib.h>
+
+enum { RECORDS = 400 };
+
+enum model_state { NEW, SENT, READY, DELAYED, DONE };
+
+/* What a consumer should be, record by record. */
+struct model {
+    enum model_state state[RECORDS + 1];
+    uint32_t deliveries[RECORDS + 1];
+    uint64_t deadline[RECORDS + 1];
+    uint32_t owner[RECORDS + 1];
+    bool matching[RECORDS + 1];
+    uint64_t exhausted;
+    uint32_t out;
+    pd_consumer_config config;
+};
+
+struct bench {
+    struct pd_log log;
+    struct pd_consumer consumer;
+    struct pd_selection selection;
+    struct model model;
+    const char *filter;
+    char journal[512];
+    uint64_t now;
+};
+
+static const char *const subjects[] = {"a.x", "a.y", "b"};
+
+static void fill_log(struct bench *bench)
+{
+    uint8_t batch[8192];
+    struct pd_batch_header header;
+    CHECK_EQUAL(pd_log_open(&bench->log, fresh_directory(0), &small_segments, NULL), PD_OK);
+    while (bench->log.last_sequence < RECORDS) {
+        struct item items[20];
+        uint32_t count = 1 + random_below(20);
+        if (count > RECORDS - bench->log.last_sequence)
+            count = (uint32_t)(RECORDS - bench->log.last_sequence);
+        uint32_t variety = 1 + random_below(3); /* some batches have one subject only */
+        for (uint32_t i = 0; i < count; i++) {
+            items[i] = (struct item){subjects[random_below(variety)], NULL, "12345678", 8};
+            uint64_t sequence = bench->log.last_sequence + 1 + i;
+            bench->model.matching[sequence] = bench->filter[0] == '>' || items[i].subject[0] == bench->filter[0];
+        }
+        make_batch(batch, items, count);
+        memcpy(&header, batch, sizeof header);
+        CHECK_EQUAL(pd_log_append(&bench->log, &header, batch + PD_BATCH_HEADER, 1, NULL), PD_OK);
+    }
+    sync_log(&bench->log);
+}
+
+static void open_consumer(struct bench *bench)
+{
+    CHECK_EQUAL(pd_consumer_init(&bench->consumer, "c", bench->filter, &bench->model.config, bench->journal,
+                                 &bench->log, &bench->selection, NULL),
+                PD_OK);
+}
+
+static void set_up(struct bench *bench, const char *filter, uint32_t max_deliver, uint32_t max_ack_pending)
+{
+    memset(bench, 0, sizeof *bench);
+    bench->filter = filter;
+    bench->now = 1000;
+    bench->model.config = (pd_consumer_config){
+        .start_sequence = 1, .ack_wait_ns = 100, .max_deliver = max_deliver, .max_ack_pending = max_ack_pending};
+    fill_log(bench);
+    snprintf(bench->journal, sizeof bench->journal, "%s/c.state", fresh_directory(1));
+    open_consumer(bench);
+}
+
+static void tear_down(struct bench *bench)
+{
+    pd_consumer_fini(&bench->consumer);
+    pd_log_close(&bench->log);
+    pd_selection_fini(&bench->selection);
+}
+
+static void model_back(struct model *model, int i)
+{
+    if (model->config.max_deliver != 0 && model->deliveries[i] >= model->config.max_deliver) {
+        model->state[i] = DONE;
+        model->exhausted++;
+        model->out--;
+    } else {
+        model->state[i] = READY;
+    }
+}
+
+static void take(struct bench *bench, uint32_t most, uint32_t owner)
+{
+    struct model *model = &bench->model;
+    struct pd_fetch fetch = {.max_records = most, .max_bytes = 1 << 20, .owner = owner};
+    CHECK_EQUAL(pd_consumer_take(&bench->consumer, &bench->log, RECORDS, &bench->selection, &fetch, bench->now, NULL),
+                PD_OK);
+    size_t at = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 1; i <= RECORDS; i++) {
+            bool wanted =
+                pass == 0 ? model->state[i] == READY
+                          : model->state[i] == NEW && model->matching[i] && model->out < model->config.max_ack_pending;
+            if (!wanted || at == most)
+                continue;
+            model->out += pass;
+            model->state[i] = SENT;
+            model->deliveries[i]++;
+            model->deadline[i] = bench->now + model->config.ack_wait_ns;
+            model->owner[i] = owner;
+            if (at < bench->selection.count) {
+                CHECK_EQUAL(bench->selection.picks[at].sequence, i);
+                CHECK_EQUAL(bench->selection.picks[at].deliveries, model->deliveries[i]);
+            }
+            at++;
+        }
+    CHECK_EQUAL(bench->selection.count, at);
+}
+
+static void ack(struct bench *bench)
+{
+    struct model *model = &bench->model;
+    pd_ack acks[8] = {0};
+    uint32_t count = 1 + random_below(8);
+    uint32_t known;
+    uint32_t wanted = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        acks[i].sequence = 1 + random_below(RECORDS + 5);
+        acks[i].kind = (uint8_t)(random_below(3) == 0 ? random_below(4) : 0);
+        acks[i].delay_ms = random_below(2);
+    }
+    CHECK_EQUAL(pd_consumer_ack_all(&bench->consumer, acks, count, bench->now, &known, NULL), PD_OK);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t at = acks[i].sequence;
+        if (at > RECORDS || model->state[at] == NEW || model->state[at] == DONE)
+            continue;
+        wanted++;
+        if (acks[i].kind == 0 || acks[i].kind == 3) {
+            model->state[at] = DONE;
+            model->out--;
+        } else if (acks[i].kind == 2 && model->state[at] == SENT) {
+            model->deadline[at] = bench->now + model->config.ack_wait_ns;
+        } else if (acks[i].kind == 1 && model->state[at] == SENT) {
+            model_back(model, (int)at);
+            if (model->state[at] == READY && acks[i].delay_ms > 0) {
+                model->state[at] = DELAYED;
+                model->deadline[at] = bench->now + acks[i].delay_ms * 1000000u;
+            }
+        }
+    }
+    CHECK_EQUAL(known, wanted);
+}
+
+static void tick(struct bench *bench)
+{
+    struct model *model = &bench->model;
+    bench->now += random_below(10) == 0 ? 2000000 : random_below(150);
+    uint64_t next = pd_consumer_tick(&bench->consumer, bench->now);
+    for (int i = 1; i <= RECORDS; i++) {
+        bool waits = model->state[i] == SENT || model->state[i] == DELAYED;
+        if (!waits || model->deadline[i] > bench->now) {
+            CHECK(!waits || next <= model->deadline[i]);
+            continue;
+        }
+        if (model->state[i] == SENT)
+            model_back(model, i);
+        else
+            model->state[i] = READY;
+    }
+}
+
+static void release(struct bench *bench)
+{
+    uint32_t owner = 1 + random_below(3);
+    pd_consumer_release(&bench->consumer, owner);
+    for (int i = 1; i <= RECORDS; i++)
+        if (bench->model.state[i] == SENT && bench->model.owner[i] == owner)
+            model_back(&bench->model, i);
+}
+
+static void reopen(struct bench *bench)
+{
+    pd_consumer_fini(&bench->consumer);
+    open_consumer(bench);
+    for (int i = 1; i <= RECORDS; i++)
+        if (bench->model.state[i] == SENT || bench->model.state[i] == DELAYED || bench->model.state[i] == READY)
+            model_back(&bench->model, i);
+}
+
+static void compare(struct bench *bench)
+{
+    const struct model *model = &bench->model;
+    pd_consumer_info info;
+    pd_consumer_info_fill(&bench->consumer, &info);
+    uint64_t pending = 0;
+    uint64_t lowest = 0;
+    for (int i = RECORDS; i >= 1; i--) {
+        pending += model->state[i] == NEW && model->matching[i];
+        if (model->state[i] == SENT || model->state[i] == READY || model->state[i] == DELAYED)
+            lowest = (uint64_t)i;
+    }
+    CHECK_EQUAL(info.pending, pending);
+    CHECK_EQUAL(info.ack_pending, model->out);
+    CHECK_EQUAL(info.exhausted, model->exhausted);
+    if (lowest != 0)
+        CHECK_EQUAL(info.ack_floor, lowest - 1);
+}
+
+static void random_use(const char *filter, uint32_t max_deliver, uint32_t max_ack_pending)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    set_up(bench, filter, max_deliver, max_ack_pending);
+    for (int step = 0; step < 1500; step++) {
+        uint32_t what = random_below(20);
+        if (what < 6)
+            take(bench, 1 + random_below(30), 1 + random_below(3));
+        else if (what < 14)
+            ack(bench);
+        else if (what < 18)
+            tick(bench);
+        else if (what < 19)
+            release(bench);
+        else
+            reopen(bench);
+        compare(bench);
+    }
+    tear_down(bench);
+    free(bench);
+}
+
+static void a_journal_is_written_anew(void)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    set_up(bench, ">", 0, 10);
+    for (int round = 0; round < 40000; round++) { /* one delivery, many times: 16 bytes each */
+        take(bench, 1, 1);
+        pd_consumer_release(&bench->consumer, 1);
+        bench->model.state[1] = READY;
+    }
+    CHECK(file_size(bench->journal) < 1100000);
+    for (int round = 0; round < 40000; round++) {
+        take(bench, 1, 1);
+        pd_consumer_release(&bench->consumer, 1);
+        bench->model.state[1] = READY;
+    }
+    CHECK(file_size(bench->journal) < 1100000);
+    reopen(bench);
+    CHECK_EQUAL(pd_outstanding_find(&bench->consumer.out, 1)->deliveries, 65535); /* the journal's largest */
+    tear_down(bench);
+    free(bench);
+}
+
+static void a_log_that_lost_its_end(void)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    set_up(bench, ">", 0, 1000);
+    take(bench, RECORDS, 1);
+    CHECK_EQUAL(bench->consumer.next_sequence, RECORDS + 1);
+    pd_consumer_fini(&bench->consumer);
+    pd_log_close(&bench->log);
+    CHECK_EQUAL(pd_log_open(&bench->log, fresh_directory(0), &small_segments, NULL), PD_OK);
+    for (int i = 0; i < 10; i++) /* the power failed, and only these are there */
+        append_records(&bench->log, 10, true);
+    open_consumer(bench);
+    pd_consumer_info info;
+    pd_consumer_info_fill(&bench->consumer, &info);
+    CHECK_EQUAL(info.ack_pending, 100);
+    CHECK_EQUAL(info.delivered_sequence, 100);
+    CHECK_EQUAL(bench->consumer.next_sequence, 101);
+    pd_consumer_fini(&bench->consumer);
+    append_records(&bench->log, 10, true);
+    open_consumer(bench);
+    CHECK_EQUAL(bench->consumer.pending, 10);
+    tear_down(bench);
+    free(bench);
+}
+
+static void retention_passes_the_cursor(void)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    set_up(bench, "a.*", 0, 1000);
+    take(bench, 5, 1);
+    uint64_t first = bench->log.segments[1]->base;
+    uint64_t pending = 0;
+    for (uint64_t i = first; i <= RECORDS; i++)
+        pending += bench->model.matching[i];
+    pd_consumer_skip_to(&bench->consumer, &bench->log, first, &bench->selection);
+    CHECK_EQUAL(pd_log_drop_oldest(&bench->log, NULL), PD_OK);
+    CHECK_EQUAL(bench->consumer.pending, pending);
+    CHECK_EQUAL(bench->consumer.out.live, 0);
+    reopen(bench);
+    CHECK_EQUAL(bench->consumer.pending, pending);
+    tear_down(bench);
+    free(bench);
+}
+
+static void ack_none_is_done_at_once(void)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    set_up(bench, "a.*", 0, 1);
+    pd_consumer_fini(&bench->consumer);
+    bench->model.config.ack_none = 1;
+    open_consumer(bench);
+    struct pd_fetch fetch = {.max_records = 7, .max_bytes = 1 << 20};
+    uint64_t before = bench->consumer.pending;
+    for (int round = 0; round < 3; round++) {
+        CHECK_EQUAL(pd_consumer_take(&bench->consumer, &bench->log, RECORDS, &bench->selection, &fetch, 1, NULL),
+                    PD_OK);
+        CHECK_EQUAL(bench->selection.count, 7);
+    }
+    uint64_t last = bench->selection.picks[6].sequence;
+    pd_consumer_fini(&bench->consumer);
+    open_consumer(bench);
+    CHECK_EQUAL(bench->consumer.pending, before - 21);
+    CHECK_EQUAL(pd_consumer_take(&bench->consumer, &bench->log, RECORDS, &bench->selection, &fetch, 1, NULL), PD_OK);
+    CHECK(bench->selection.picks[0].sequence > last);
+    tear_down(bench);
+    free(bench);
+}
+
+static void bytes_bound_a_fetch(void)
+{
+    struct bench *bench = malloc(sizeof *bench);
+    set_up(bench, ">", 0, 1000);
+    struct pd_fetch fetch = {.max_records = 100, .max_bytes = 100};
+    CHECK_EQUAL(pd_consumer_take(&bench->consumer, &bench->log, RECORDS, &bench->selection, &fetch, 1, NULL), PD_OK);
+    CHECK_EQUAL(bench->selection.count, 3); /* of 32 bytes each */
+    fetch.max_bytes = 1;
+    CHECK_EQUAL(pd_consumer_take(&bench->consumer, &bench->log, RECORDS, &bench->selection, &fetch, 1, NULL), PD_OK);
+    CHECK_EQUAL(bench->selection.count, 1);
+    CHECK_EQUAL(bench->selection.picks[0].sequence, 4);
+    tear_down(bench);
+    free(bench);
+}
+
+void test_consumer(void)
+{
+    random_use(">", 0, 50);
+    random_use("a.*", 3, 20);
+    random_use("a.*", 1, 400);
+    random_use("b", 0, 5);
+    a_journal_is_written_anew();
+    a_log_that_lost_its_end();
+    retention_passes_the_cursor();
+    ack_none_is_done_at_once();
+    bytes_bound_a_fetch();
+}
