@@ -164,7 +164,8 @@ def pack_acks(acks: Iterable[Ack]) -> bytes:
         InvalidInput: a sequence, a kind or a delay is not one.
     """
     try:
-        return b"".join([_ACK.pack(a.sequence, milliseconds(a.delay), _KIND_CODES[a.kind]) for a in acks])
+        pack, codes = _ACK.pack, _KIND_CODES
+        return b"".join([pack(a.sequence, a.delay and milliseconds(a.delay), codes[a.kind]) for a in acks])
     except (struct.error, KeyError, TypeError) as error:
         raise InvalidInput(f"an acknowledgement cannot be written: {error}", subject="ack") from error
 
