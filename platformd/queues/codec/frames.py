@@ -165,7 +165,7 @@ def pack_acks(acks: Iterable[Ack]) -> bytes:
     """
     try:
         pack, codes = _ACK.pack, _KIND_CODES
-        return b"".join([pack(a.sequence, a.delay and milliseconds(a.delay), codes[a.kind]) for a in acks])
+        return b"".join([pack(a.sequence, milliseconds(a.delay) if a.delay else 0, codes[a.kind]) for a in acks])
     except (struct.error, KeyError, TypeError) as error:
         raise InvalidInput(f"an acknowledgement cannot be written: {error}", subject="ack") from error
 
