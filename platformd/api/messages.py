@@ -1,7 +1,7 @@
 """Live data of streams: what the engine has, its consumers, and single messages for people with curl.
 
 Programs that move records use the queue sockets (``platformd.client``); these routes are for looking and
-trying. A stream of the engine is named like its resource, ``default`` tenant's by its name alone.
+trying.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
 from platformd.api.replies import JSON, Query, encode, json_body, reply
+from platformd.conductor.streams import engine_name
 from platformd.core.clock import rfc3339
 from platformd.core.errors import FieldError, InvalidInput, Unprocessable
 from platformd.model.resource import DEFAULT_TENANT
@@ -110,10 +111,6 @@ class Messages:
         )
         return reply({"items": [_shown(delivery) for delivery in found]})
 
-
-def engine_name(name: str, tenant: str) -> str:
-    """The engine's name of a stream, as the stream controller of the conductor makes it."""
-    return name if tenant == DEFAULT_TENANT else f"{tenant}.{name}"
 
 
 def _shown(delivery: Delivery) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from platformd.conductor.conductor import Conductor
 from platformd.conductor.reconcile import run_controller
 from platformd.core.errors import Conflict, NotFound, PlatformError
 from platformd.core.quantities import seconds, size_bytes
-from platformd.model.resource import AnyResource
+from platformd.model.resource import DEFAULT_TENANT, AnyResource
 from platformd.model.stream import STREAM, StreamSpec, StreamStatus
 from platformd.queues.contract import StreamConfig, StreamInfo, Streams
 
@@ -52,7 +52,7 @@ class _Controller:
         self._measured: dict[str, tuple[float, StreamInfo]] = {}
 
     async def reconcile(self, resource: AnyResource) -> float | None:
-        name = engine_name(resource)
+        name = engine_name(resource.name, resource.tenant)
         if resource.deleting_at is not None:
             with contextlib.suppress(NotFound):
                 await self._streams.delete_stream(name)
@@ -109,6 +109,8 @@ class _Controller:
         )
 
 
-def engine_name(resource: AnyResource) -> str:
-    """The stream's name in the engine, which knows no tenants: their names are prefixed."""
-    return resource.name if resource.tenant == "default" else f"{resource.tenant}.{resource.name}"
+def engine_name(name: str, tenant: str) -> str:
+    """What the engine, which knows no tenants, calls a tenant's stream. Two dots cannot be in a name, so no two
+    streams share one.
+    """
+    return name if tenant == DEFAULT_TENANT else f"{tenant}..{name}"
