@@ -38,6 +38,7 @@ class BuildExt(build_ext):  # type: ignore[misc,unused-ignore]
             depends=sorted(str(path) for path in [BOUNDARY, *SOURCES.glob("*.h")]),
         )
         ext.sources = [str(generated)]
+        ext.depends = self.get_source_files()  # or an extension that was linked before would be taken as it is
         ext.include_dirs = [str(SOURCES)]
         ext.extra_objects = list(objects)
         ext.extra_compile_args = ["-pthread"]

@@ -11,6 +11,7 @@
 static void *run(void *context)
 {
     struct pd_commit *commit = context;
+    pthread_setname_np(pthread_self(), "pd-commit");
     pthread_mutex_lock(&commit->lock);
     for (;;) {
         while (commit->dirty == NULL && !commit->stopping)

@@ -152,6 +152,7 @@ static void *run(void *context)
 {
     struct pd_door *door = context;
     struct pd_work *work;
+    pthread_setname_np(pthread_self(), door->holds_room ? "pd-ingest" : "pd-fetch");
     while ((work = take_from_queue(door)) != NULL) {
         struct pd_request request;
         pd_error error;

@@ -62,6 +62,7 @@ static void *run(void *context)
 {
     pd_engine *engine = context;
     struct pd_timer *timer = &engine->timer;
+    pthread_setname_np(pthread_self(), "pd-timer");
     pthread_mutex_lock(&timer->lock);
     while (!timer->stopping) {
         if (timer->gone_count > 0) {
