@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-LEAST_TABLE = 4
-"""Lines of a table below which it is of no use: heading, titles and two rows."""
 LEAST_LOG = 3
 """Lines of the log: heading and two entries."""
 
@@ -16,7 +14,7 @@ ROOMY_LOG = 6
 
 def roomy(available: int, streams: int, pipelines: int) -> bool:
     """Whether there is height to spare for empty lines between the parts; arguments as of ``share_heights``."""
-    return available - max(LEAST_TABLE, streams) - max(LEAST_TABLE, pipelines) - SPACES >= ROOMY_LOG
+    return available - streams - pipelines - SPACES >= ROOMY_LOG
 
 
 def share_heights(available: int, streams: int, pipelines: int) -> tuple[int, int, int]:
@@ -31,7 +29,7 @@ def share_heights(available: int, streams: int, pipelines: int) -> tuple[int, in
     the tables share: one that needs less than half gives what it can spare to the other.
     """
     room = max(0, available - LEAST_LOG)
-    first, second = max(LEAST_TABLE, streams), max(LEAST_TABLE, pipelines)
+    first, second = streams, pipelines
     if first + second > room:
         half = room // 2
         if first <= half:

@@ -48,19 +48,17 @@ def test_everything_is_on_the_screen(path: Path, size: tuple[int, int]) -> None:
 
     async def main() -> None:
         async with looking_at(path, size) as (app, pilot, _):
-            await until(pilot, lambda: "▌ Streams" in picture(app) and "q Quit" in picture(app))
-            seen = picture(app)
-            for word in (
+            words = (
                 "platformd 0.1.0", "● running", "up 3h12m", "on alpha", "● connected",
                 "CPU    23%", "6.0G of 16.0G", "90%", "/data", "84.0M", "pressure", "24.0", "load 0.52 0.61 0.70",
-                "Streams 3", "alerts.>", "79.0G", "1832", "transients", "dead.>",
+                "▌ Streams 3", "alerts.>", "79.0G", "1832", "transients", "dead.>",
                 "Pipelines 1", "degraded  WorkersMissing: stage annotate has 1 of 2 workers",
                 "  filter", "2/2", "240,883", "963,523", "12", "1830", "600us", "1/2", "253us", "route", "Events",
                 "q Quit", "? Help", "/ Filter", "⏎ Details", "p Pause", "r Reconnect", "t Theme",
-            ):  # fmt: skip
-                assert word in seen, f"{word!r} is not in\n{seen}"
-            assert "1,204,418" in seen or "1204418" in seen
-            assert len(seen.splitlines()) == size[1]
+            )  # fmt: skip
+            await until(pilot, lambda: [word for word in words if word not in picture(app)] == [])
+            assert "1,204,418" in picture(app) or "1204418" in picture(app)
+            assert len(picture(app).splitlines()) == size[1]
 
     asyncio.run(main())
 
@@ -192,7 +190,7 @@ def test_filter(path: Path) -> None:
             await until(pilot, lambda: "Streams 1 of 3" in picture(app))
             await pilot.press("escape")
             await until(pilot, lambda: len(table(app, "streams").rows) == 3)
-            await pilot.press("slash", *"annot")
+            await pilot.press("slash", *"ann")
             await until(pilot, lambda: "Pipelines 1 of 1" in picture(app))
             await pilot.press("escape")
             await until(pilot, lambda: "Streams 3" in picture(app) and app.focused is table(app, "streams"))
@@ -283,7 +281,7 @@ def test_pages_and_palette(path: Path) -> None:
             await until(pilot, lambda: isinstance(app.screen, LogPage))
             await daemon.put("Pipeline", "ztf-alerts", state="running", reason="", message="")
             await until(pilot, lambda: "degraded → running" in picture(app))
-            await pilot.press("escape", "ctrl+p", *"transients")
+            await pilot.press("escape", "ctrl+p", *"trans")
             await until(pilot, lambda: "stream/transients" in picture(app))
             await pilot.press("enter")
             await until(pilot, lambda: isinstance(app.screen, DetailsPage) and "transients.faint" in picture(app))
@@ -303,7 +301,7 @@ def test_only_changed_cells_are_drawn(path: Path, monkeypatch: pytest.MonkeyPatc
         return refresh
 
     async def main() -> None:
-        async with looking_at(path) as (app, pilot, daemon):
+        async with looking_at(path, status_interval=0.05) as (app, pilot, daemon):
             for widget in (KeyedTable, Lines):
                 monkeypatch.setattr(widget, "refresh", record(widget.refresh))
             shown = 0

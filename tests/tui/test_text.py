@@ -159,9 +159,11 @@ def test_heights_are_shared(available: int, streams: int, pipelines: int) -> Non
     assert first + second + log == available
     if available >= 11:
         assert log >= LEAST_LOG
-        assert min(first, second) >= min(4, (available - LEAST_LOG) // 2)
-    if max(4, streams) + max(4, pipelines) + LEAST_LOG <= available:
-        assert (first, second) == (max(4, streams), max(4, pipelines))
+        half = (available - LEAST_LOG) // 2
+        assert first >= min(streams, half)
+        assert second >= min(pipelines, half)
+    if streams + pipelines + LEAST_LOG <= available:
+        assert (first, second) == (streams, pipelines)
 
 
 def test_space_is_only_used_when_there_is_some() -> None:

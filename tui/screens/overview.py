@@ -35,6 +35,7 @@ class OverviewScreen(Screen[None]):
         self._state = state
         self._paused = False
         self._filter = ""
+        self._composed = False
 
     def compose(self) -> ComposeResult:
         """The parts, from above."""
@@ -49,6 +50,7 @@ class OverviewScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show what is known so far."""
+        self._composed = True
         self.query_one("#node").styles.height = NODE_LINES + 1
         self.show(self._state, paused=self._paused)
 
@@ -59,7 +61,7 @@ class OverviewScreen(Screen[None]):
     def show(self, state: State, *, paused: bool) -> None:
         """Show ``state``; what did not change is not drawn again."""
         self._state, self._paused = state, paused
-        if not self.is_mounted:
+        if not self._composed:
             return
         wanted, stale = self._filter, state.stale
         self._lines("header").show(lambda width: (_ends(*overview.header_line(state, paused=paused), width),))

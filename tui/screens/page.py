@@ -30,6 +30,7 @@ class Page(ModalScreen[None]):
     def __init__(self, state: State) -> None:
         super().__init__()
         self._state = state
+        self._composed = False
 
     def compose(self) -> ComposeResult:
         """Heading and page."""
@@ -40,13 +41,14 @@ class Page(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Show the page."""
+        self._composed = True
         self.show(self._state, paused=False)
 
     def show(self, state: State, *, paused: bool) -> None:
         """Show the page for ``state``."""
         del paused  # the overview says so
         self._state = state
-        if self.is_mounted:
+        if self._composed:
             title = self.heading(state)
             self.query_one("#page-title", Lines).show(lambda width: (rule(title, width, focused=True),))
             self.query_one("#page-body", Pager).show(self.lines, follow=self.FOLLOW)
