@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from platformd.core.settings import QueueSettings
 from platformd.queues.codec import Status
 from platformd.queues.codec.frames import pack_acks
 from platformd.queues.contract import Ack, ConsumerConfig, Record, StreamConfig
+from platformd.queues.native import streams as streams_module
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.engine import open_native
 from platformd.queues.native.sockets import MAX_SOCKET_PATH, prepare, socket_paths
@@ -256,6 +258,36 @@ async def test_a_directory_that_is_none_is_an_error(tmp_path):
             pass
     assert caught.value.subject == str(tmp_path / "streams")
     assert not (tmp_path / "q" / "ingest.sock").exists()
+
+
+class _StuckLibrary:
+    """The C library, except that stopping does not end until it is let go."""
+
+    def __init__(self):
+        self.let_go = threading.Event()
+        self.stopped = threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(lib, name)
+
+    def pd_engine_stop(self, engine):
+        self.let_go.wait()
+        lib.pd_engine_stop(engine)
+        self.stopped.set()
+
+
+async def test_a_stop_that_hangs_does_not_hold_the_process(tmp_path, monkeypatch, caplog):
+    """A stop over its deadline is left behind and said aloud, and its memory is not pulled from under it."""
+    stuck = _StuckLibrary()
+    monkeypatch.setattr(streams_module, "lib", stuck)
+    monkeypatch.setattr(streams_module, "STOP_DEADLINE", 0.05)
+    with trio.fail_after(3):
+        async with opened(tmp_path) as streams:
+            await streams.put_stream("s", A)
+            await streams.publish(record(b"x"))
+    assert "did not stop" in caplog.text
+    stuck.let_go.set()
+    assert stuck.stopped.wait(5)
 
 
 def test_the_boundary_agrees_with_the_codec():
