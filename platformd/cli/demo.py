@@ -39,8 +39,11 @@ SOURCE: Final = "alerts.ztf"
 GALACTIC: Final = "alerts.galactic"
 EXTRAGALACTIC: Final = "alerts.extragalactic"
 DEAD: Final = "alerts.dead"
-PLANE: Final = "annotations.galactic_latitude < 15.0 && annotations.galactic_latitude > -15.0"
-"""Within 15 degrees of the galactic plane."""
+PLANE: Final = (
+    "annotations.galactic_latitude != null"
+    " && annotations.galactic_latitude < 15.0 && annotations.galactic_latitude > -15.0"
+)
+"""Within 15 degrees of the galactic plane; a packet without a position is not."""
 
 SETTINGS: Final = {"PLATFORMD_PIPELINES_STATUS_INTERVAL": "100ms"}
 """The daemon's settings: counts are wanted sooner than usual."""

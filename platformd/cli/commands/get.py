@@ -123,6 +123,7 @@ def _report(errors: Sequence[PlatformError], output: str) -> int:
 def _watch(session: Session, wanted: Sequence[Wanted], selector: str, tenant: str, output: str) -> None:
     """Print changes until something ends it."""
     from platformd.cli.output import note
+    from platformd.client.blocking import FIRST_DELAY
     from platformd.core.errors import Gone
 
     kinds = list({target.kind.name: target.kind for target in wanted}.values())
@@ -131,7 +132,8 @@ def _watch(session: Session, wanted: Sequence[Wanted], selector: str, tenant: st
     show = _Shower(kinds[0] if len(kinds) == 1 else None, output)
 
     def lost(error: PlatformError, delay: float) -> None:
-        note(f"the watch was lost ({error.message}); trying again in {delay:g}s")
+        if delay == FIRST_DELAY:  # once for each loss, however long it lasts
+            note(f"the watch was lost ({error.message}); trying until it is back")
 
     while True:
         try:
