@@ -186,26 +186,25 @@ async def test_watchers_are_limited(engine: Engine) -> None:
 async def test_cancelled_wait_loses_no_event(store: Store) -> None:
     """A reader that gives up again and again, at any point, misses nothing when it comes back."""
     generator = random.Random(4)
+    expected: list[int] = []
+    seen: list[int] = []
     async with store.watch(b"", None) as watch, trio.open_nursery() as nursery:
-        expected: list[int] = []
 
         async def write() -> None:
             for _ in range(60):
                 expected.append(await put(store, b"k"))
 
+        async def give_up(scope: trio.CancelScope, passes: int) -> None:
+            for _ in range(passes):
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
         nursery.start_soon(write)
-        seen: list[int] = []
         while len(seen) < 60:
             with trio.CancelScope() as scope:
-
-                async def give_up(scope: trio.CancelScope, passes: int) -> None:
-                    for _ in range(passes):
-                        await trio.lowlevel.checkpoint()
-                    scope.cancel()
-
                 nursery.start_soon(give_up, scope, generator.randrange(6))
                 seen += [event.kv.mod_revision for event in (await anext(watch)).events]
-        assert seen == expected
+    assert seen == expected
 
 
 async def test_list_and_watch_join_without_a_gap(engine: Engine) -> None:

@@ -95,8 +95,6 @@ async def open_sqlite(
             raise
         error = group.exceptions[0]
         raise error from error.__cause__
-    finally:
-        opened.reader.close()
 
 
 def _limits(settings: StoreSettings) -> Limits:
@@ -138,6 +136,7 @@ class _WriterThread:
             DeadlineExceeded: it did not; it is left behind, and everyone who waits is told.
         """
         reason = self._store.refuse()
+        self._opened.reader.close()  # the last connection to close checkpoints, and that must be the writer's
 
         async def save_and_close() -> None:
             try:
@@ -147,18 +146,17 @@ class _WriterThread:
             finally:
                 self._opened.queue.close(reason)
 
+        message = f"the disk did not finish a write within {deadline:g} s"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(save_and_close)
             # A thread that waits for a thread: trio's clock has no part in it.
-            if not await trio.to_thread.run_sync(self._ended.wait, deadline):
-                message = f"the disk did not finish a write within {deadline:g} s"
+            in_time = await trio.to_thread.run_sync(self._ended.wait, deadline)
+            if not in_time:
                 self._opened.queue.abandon(OutcomeUnknown(message, subject=str(path)))
                 self._scope.cancel()
-                raise DeadlineExceeded(
-                    f"{message}; what was acknowledged is safe",
-                    subject=str(path),
-                    hint="see the kernel's log for the disk",
-                )
+        if not in_time:
+            hint = "see the kernel's log for the disk"
+            raise DeadlineExceeded(f"{message}; what was acknowledged is safe", subject=str(path), hint=hint)
 
 
 # --- opening ---------------------------------------------------------------------------------------

@@ -138,13 +138,15 @@ class WriteQueue:
 
     # --- the writer's side ---
 
-    def take(self, max_jobs: int, max_bytes: int) -> list[Job[Any]]:
+    def take(self, max_jobs: int, max_bytes: int, patience: float | None = None) -> list[Job[Any]] | None:
         """What is waiting, at most ``max_jobs`` and about ``max_bytes``; sleeps until there is something.
 
-        Returns an empty list once the queue is closed and everything in it was taken.
+        Returns an empty list once the queue is closed and everything in it was taken; ``None`` if there was nothing for
+        ``patience`` seconds.
         """
         while True:
-            self._wake.wait()
+            if not self._wake.wait(patience):
+                return None
             with self._lock:
                 batch = self._take_now(max_jobs, max_bytes)
                 if batch or self._closed is not None:

@@ -28,6 +28,7 @@ from platformd.coordination.contract import Compacted, Event, FutureRevision, Ke
 from platformd.coordination.sqlite import rows
 from platformd.coordination.sqlite.errors import translated
 from platformd.coordination.sqlite.schema import open_reader
+from platformd.core.errors import Unavailable
 
 CHUNK_ROWS = 256
 """Rows that a list reads before it gives the loop a turn."""
@@ -182,14 +183,22 @@ class Reader:
     async def _long(self) -> AsyncIterator[sqlite3.Connection]:
         """A connection of one's own, for a snapshot that outlives a turn of the loop."""
         async with self._room:
-            connection = self._idle.pop() if self._idle else open_reader(self._path)
+            connection = self._take()
             try:
                 yield connection
             finally:
-                if self._closed:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+                self._give_back(connection)
+
+    def _take(self) -> sqlite3.Connection:
+        if self._closed:
+            raise Unavailable("the store is stopping", subject=str(self._path))
+        return self._idle.pop() if self._idle else open_reader(self._path)
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
 
 def event_bytes(event: Event) -> int:

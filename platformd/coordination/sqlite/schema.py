@@ -46,6 +46,7 @@ _PAGE_SIZE = 4096
 _WRITER_CACHE_KIB = 64 * 1024
 _READER_CACHE_KIB = 16 * 1024
 _BUSY_TIMEOUT_MS = 500
+_LOG_KEPT_BYTES = 16 * 1024 * 1024  # what a burst left beyond it is cut off; less would grow again and again
 
 migrations = Migrations("coordination")
 """What leads from each version of the schema to the next. What was released is never edited."""
@@ -119,12 +120,17 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
-    connection.execute(f"PRAGMA page_size={_PAGE_SIZE}")
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only heeded while there is no table yet
+    if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+        # Only heeded before there is anything; later it would only be a write, which a full disk refuses.
+        connection.execute(f"PRAGMA page_size={_PAGE_SIZE}")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    # Debian's SQLite overwrites all that is deleted, so that cutting history off would write as much again.
+    connection.execute("PRAGMA secure_delete=FAST").fetchall()
     connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
     connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it after it has answered, not in COMMIT
+    connection.execute(f"PRAGMA journal_size_limit={_LOG_KEPT_BYTES}")
     _make_durable(connection, path)
     _migrate(connection, path)
 

@@ -94,9 +94,11 @@ class Watcher:
             return self._batch(self._drain())
         if not self.live:
             events, self.seen = self._hub.read(self)
-            if self.seen >= self._hub.revision:
+            caught_up = self.seen >= self._hub.revision
+            if caught_up:
                 self._hub.go_live(self)
-            return self._batch(events) if events else None
+            # Having caught up is worth telling even if none of it was for this watcher.
+            return self._batch(events) if events or (caught_up and self.seen > self._told) else None
         if self._bookmark_due and self._hub.revision > self._told:
             return self._batch(())
         return None

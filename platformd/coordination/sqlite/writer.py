@@ -34,11 +34,15 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 """After about so many bytes the log is carried over into the database."""
 
+IDLE_AFTER = 0.25
+"""Seconds without a job after which what is in the log is carried over too."""
+
 _ALONE = (StorageFull, Corrupted, TooLarge)
 """What one job may have brought on the whole batch, so that the others are worth a try without it."""
 
 _PAGE = 4096
 _PAGES_PER_CHANGE = 3  # a leaf each of the two tables' trees and of the index: what random keys dirty
+_PAGES_PER_STEP = 256  # of compaction: the index's leaves, mostly
 _FREE_PAGES_KEPT = 1024  # 4 MiB: the next history is written there, so giving all back would only churn
 
 
@@ -103,10 +107,11 @@ class Writer:
         """
         self._deliver = deliver
         try:
-            while batch := self._queue.take(self._max_batch, MAX_BATCH_BYTES):
-                self._under_way.extend(batch)
-                self._write(batch)
-                if self._log_bytes >= CHECKPOINT_BYTES:
+            while (batch := self._next()) != []:
+                if batch is not None:
+                    self._under_way.extend(batch)
+                    self._write(batch)
+                if batch is None or self._log_bytes >= CHECKPOINT_BYTES:
                     self._checkpoint("PASSIVE")
             self._checkpoint("TRUNCATE")
         except BaseException:
@@ -115,6 +120,10 @@ class Writer:
         finally:
             self._connection.close()
             release()
+
+    def _next(self) -> list[Job[Any]] | None:
+        """The next batch; ``None`` if there is time to carry the log over."""
+        return self._queue.take(self._max_batch, MAX_BATCH_BYTES, IDLE_AFTER if self._log_bytes else None)
 
     def _give_up(self) -> None:
         """A bug: answer everyone who waits, so that the ring can come down."""
@@ -172,9 +181,7 @@ class Writer:
         self.leases |= overlay.granted.keys()
         self.leases -= overlay.ended
         self.counts = counts
-        self._log_bytes += _PAGE + sum(
-            _PAGES_PER_CHANGE * _PAGE + _size(change) for _, changes in overlay.history for change in changes
-        )
+        self._log_bytes += _log_growth(overlay)
         self._answer(Delivery(batch, overlay.history, counts))
         return None
 
@@ -211,8 +218,9 @@ class Writer:
             execute("INSERT OR IGNORE INTO marks (revision, time_ns) VALUES (?, ?)", (revision, time_ns))
         if overlay.compact is not None:
             self._compact(*overlay.compact)
-        if overlay.shrink:
-            execute(f"PRAGMA incremental_vacuum({overlay.shrink:d})").fetchall()
+        for _ in range(overlay.shrink):
+            # One page at a time: it is a row without columns for each page, and Python's module stops after the first.
+            execute("PRAGMA incremental_vacuum(1)")
 
     def _compact(self, target: int, max_rows: int) -> None:
         """Cut the beginning of history off, whole revisions, and say so in the same commit."""
@@ -256,9 +264,16 @@ def spare_pages(counts: Counts) -> int:
     return max(0, counts.free_pages - _FREE_PAGES_KEPT)
 
 
-def _size(change: Change) -> int:
-    size = 2 * len(change.kv.value) if change.kv is not None else 0
-    return size + (len(change.previous.value) if change.previous is not None else 0)
+def _log_growth(overlay: Overlay) -> int:
+    """About how many bytes a batch adds to the log: SQLite knows, but Python's module does not ask it."""
+    pages = 1 + 2 * overlay.shrink + (_PAGES_PER_STEP if overlay.compact is not None else 0)
+    values = 0
+    for _, changes in overlay.history:
+        pages += _PAGES_PER_CHANGE * len(changes)
+        for _, kv, previous in changes:
+            values += 2 * len(kv.value) if kv is not None else 0
+            values += len(previous.value) if previous is not None else 0
+    return pages * _PAGE + values
 
 
 def size_on_disk(path: Path) -> int:
