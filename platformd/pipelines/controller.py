@@ -227,7 +227,9 @@ class _Controller:
         plans = {s.name: s for s in stages}
         for action in actions:
             if isinstance(action, Start):
-                config = msgspec.structs.replace(plans[action.stage].config, condemned=running.condemned)
+                config = msgspec.structs.replace(
+                    plans[action.stage].config, condemned=running.condemned, suspects=tuple(running.kills)
+                )
                 worker = Worker(next(self._ids), config, partial(self._reported, running))
                 running.workers[worker.id] = worker
                 self._nursery.start_soon(self._follow, resource.tenant, resource.name, running, worker)

@@ -62,11 +62,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The address of the queues' fetch socket."""
     condemned: dict[str, str] = {}
     """Packets (``STREAM:SEQUENCE``) that are not to be processed again, with the reason."""
+    suspects: tuple[str, ...] = ()
+    """Packets that have killed workers and are to be tried after all others."""
 
     @property
     def fingerprint(self) -> str:
         """The same for two configurations that make the same worker."""
-        same = msgspec.structs.replace(self, condemned={})
+        same = msgspec.structs.replace(self, condemned={}, suspects=())
         return hashlib.sha256(msgspec.json.encode(same, order="deterministic")).hexdigest()[:16]
 
 

@@ -8,7 +8,8 @@ are processed as a batch; if the worker dies, all of them come again, and nobody
 records that come *again* are processed one at a time, each announced before (``trying``) and published and
 acknowledged before the next. When a worker dies with one announced, that one is blamed by the controller,
 and after ``rules.MAX_KILLS`` it is condemned: it becomes a dead letter without being processed. An innocent
-record that travelled in the same batch is never blamed for it. A packet that takes for ever is stopped by
+record that travelled in the same batch is never blamed for it, nor does it wait: what was blamed before is tried
+last. A packet that takes for ever is stopped by
 the kernel's alarm, which needs nothing of the interpreter, and then is one that kills its worker.
 """
 
@@ -30,7 +31,7 @@ from platformd.queues.contract import Delivery, Published, Record
 
 MAX_PUBLISH = 8 << 20
 """Bytes of payload in one batch of outputs."""
-PACKET_DEADLINE = 10.0
+PACKET_DEADLINE = 5.0
 """Seconds that one packet may take; then the kernel ends the worker."""
 RETRY_DELAY = 1.0
 """Seconds until records whose outputs could not be published come again."""
@@ -102,6 +103,7 @@ class Work:
         self._step = build(config.stage)
         self._reader = PacketReader(config.fields)
         self._condemned = dict(config.condemned)
+        self._suspects = frozenset(config.suspects)
         self.report = Report()
 
     def condemn(self, condemned: dict[str, str]) -> None:
@@ -116,6 +118,7 @@ class Work:
         """
         fresh = [d for d in deliveries if d.deliveries <= 1]
         again = [d for d in deliveries if d.deliveries > 1]
+        again.sort(key=lambda d: place(source.stream, d) in self._suspects)
         if fresh:
             self._batch(source, cursor, fresh, held=again)
         for i, delivery in enumerate(again):

@@ -286,6 +286,7 @@ async def test_a_record_that_kills_workers_is_condemned(started: Site, autojump_
     for number in range(1, MAX_KILLS + 1):
         (victim,) = await eventually(lambda: [p for p in started.spawner.running("filter") if p is not survivor])
         assert victim.config.condemned == {}
+        assert victim.config.suspects == (("alerts:8",) if number > 1 else ())
         victim.report(trying="alerts:7")
         victim.report(trying="alerts:8")  # 7 was survived; 8 is being tried
         await trio.sleep(0.01)

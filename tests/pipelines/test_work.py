@@ -156,6 +156,13 @@ def test_what_comes_again_is_tried_alone() -> None:
     assert urgent == ["alerts:1", "alerts:3", ""]
 
 
+def test_what_killed_a_worker_is_tried_last() -> None:
+    """Records that came again with it do not wait for the verdict."""
+    bench = Bench(worker_config(suspects=("alerts:1", "elsewhere:2")))
+    bench.do(good(1, deliveries=3), good(2, deliveries=3), good(3))
+    assert bench.cursor.acked == [3, 2, 1]
+
+
 def test_a_condemned_record_is_not_processed() -> None:
     """It becomes a dead letter with the verdict, whether it was known at the start or later."""
     bench = Bench(worker_config(condemned={"alerts:1": "killed the worker 5 times"}))
