@@ -126,7 +126,7 @@ def empty_text(state: State, what: str, wanted: str) -> str:
     if wanted:
         return f"no {what} match the filter (esc clears it)"
     if not state.link.ever:
-        return f"no {what} known: start a daemon with `platformd run`, or `platformd demo --keep`"
+        return "start a daemon with `platformd run`, or `platformd demo --keep`"
     if state.revision is None:
         return ""
     return f"no {what} yet: platformd apply FILE, or see platformd demo --keep"
