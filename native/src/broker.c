@@ -16,6 +16,7 @@
 
 #define INGEST_CONTEXTS 256 /* appends that are under way at once */
 #define FETCH_SLACK     64  /* contexts beside those of the long polls */
+#define NNG_HEADER      64  /* bytes that nng puts before a request: its id, and those of devices on the way */
 
 struct pd_broker {
     struct pd_nng nng;
@@ -189,8 +190,8 @@ int pd_broker_start(pd_engine *engine, void *const *functions, const char *inges
         return pd_fail(error, PD_INVALID, "a function of nng is missing; see pd_nng_names");
     }
     broker->ingest.holds_room = true;
-    size_t batch = engine->options.max_batch + PD_WIRE_REQUEST_MAX;
-    size_t acks = PD_WIRE_ACKS_MAX * sizeof(pd_ack) + PD_WIRE_REQUEST_MAX;
+    size_t batch = engine->options.max_batch + PD_WIRE_REQUEST_MAX + NNG_HEADER;
+    size_t acks = PD_WIRE_ACKS_MAX * sizeof(pd_ack) + PD_WIRE_REQUEST_MAX + NNG_HEADER;
     size_t polls = (size_t)engine->options.max_waiting_fetches + FETCH_SLACK;
     int rc =
         pd_door_open(&broker->ingest, engine, &broker->nng, ingest_url, batch, INGEST_CONTEXTS, handle_ingest, error);

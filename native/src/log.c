@@ -44,6 +44,8 @@ bool pd_log_push(struct pd_log *log, struct pd_segment *segment)
 int pd_log_open(struct pd_log *log, const char *directory, const struct pd_log_options *options, pd_error *error)
 {
     *log = (struct pd_log){.options = *options};
+    if (strlen(directory) >= PD_PATH_MAX - 32)
+        return pd_fail(error, PD_INVALID, "the path of the log %.300s is too long", directory);
     log->directory = strdup(directory);
     if (log->directory == NULL)
         return pd_fail(error, PD_LIMIT_REACHED, "no memory for the log %.300s", directory);
@@ -65,6 +67,8 @@ void pd_log_close(struct pd_log *log)
         }
         pd_segment_unref(segment);
     }
+    if (log->grown && !log->failed)
+        pd_sync_directory(log->directory, NULL);
     free(log->segments);
     free(log->directory);
     log->segments = NULL;
@@ -99,6 +103,7 @@ static int roll(struct pd_log *log, uint64_t length, uint64_t now_ns, pd_error *
         pd_segment_unref(next);
         return pd_fail(error, PD_LIMIT_REACHED, "no memory for one more segment of %.300s", log->directory);
     }
+    log->grown = true;
     if (active->synced == active->size) /* else pd_log_sync_end closes it */
         pd_segment_close_file(active);
     return PD_OK;
@@ -136,6 +141,10 @@ void pd_log_sync_begin(struct pd_log *log, struct pd_log_sync *sync)
 {
     sync->count = 0;
     sync->sequence = log->durable_sequence;
+    sync->new_in[0] = 0;
+    if (log->grown)
+        strcpy(sync->new_in, log->directory);
+    log->grown = false;
     for (size_t i = 0; i < log->count && sync->count < PD_SYNC_SEGMENTS; i++) {
         struct pd_segment *segment = log->segments[i];
         if (segment->fd < 0 || segment->synced == segment->size)
@@ -149,6 +158,8 @@ void pd_log_sync_begin(struct pd_log *log, struct pd_log_sync *sync)
 
 int pd_log_sync_run(const struct pd_log_sync *sync, pd_error *error)
 {
+    if (sync->new_in[0] != 0 && pd_sync_directory(sync->new_in, error) != PD_OK)
+        return PD_IO_ERROR;
     for (size_t i = 0; i < sync->count; i++) {
         int rc = pd_segment_sync(sync->segments[i], error);
         if (rc != PD_OK)
@@ -194,7 +205,7 @@ uint64_t pd_log_oldest_expires_ns(struct pd_log *log)
     return pd_add_saturating(log->segments[0]->newest_time_ns, log->options.max_age_ns);
 }
 
-int pd_log_drop_oldest(struct pd_log *log, pd_error *error)
+int pd_log_drop_oldest(struct pd_log *log, struct pd_segment **dropped, pd_error *error)
 {
     struct pd_segment *oldest = log->segments[0];
     if (unlink(oldest->path) != 0 && errno != ENOENT)
@@ -202,8 +213,13 @@ int pd_log_drop_oldest(struct pd_log *log, pd_error *error)
     log->bytes -= oldest->size;
     log->count--;
     memmove(log->segments, log->segments + 1, log->count * sizeof *log->segments);
-    pd_segment_unref(oldest);
-    return pd_sync_directory(log->directory, error);
+    if (oldest->references > 1) { /* a sync is under way; whoever runs it comes back with the lock */
+        pd_segment_unref(oldest);
+        return PD_OK;
+    }
+    oldest->next = *dropped;
+    *dropped = oldest;
+    return PD_OK;
 }
 
 int pd_log_delete(const char *directory, pd_error *error)

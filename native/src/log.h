@@ -26,6 +26,7 @@ struct pd_log {
     uint64_t bytes;
     uint64_t cut_bytes; /* torn tail that opening removed */
     uint32_t epoch;
+    bool grown;  /* a segment was made, and the directory not synced since */
     bool failed; /* a sync failed, or an append could not be undone: nothing more is taken */
 };
 
@@ -36,6 +37,7 @@ struct pd_log_sync {
     uint64_t sizes[PD_SYNC_SEGMENTS];
     size_t count;
     uint64_t sequence;
+    char new_in[PD_PATH_MAX]; /* the directory when a segment was made in it since the last sync, else "" */
 };
 
 /* Open the log in a directory that exists, recovering it (recover.c). PD_CORRUPTED when what had been durable
@@ -64,8 +66,10 @@ uint64_t pd_log_first_sequence(const struct pd_log *log);
 bool pd_log_oldest_expired(struct pd_log *log, uint64_t now_ns);
 uint64_t pd_log_oldest_expires_ns(struct pd_log *log);
 
-/* Remove the oldest segment, which is not the only one. */
-int pd_log_drop_oldest(struct pd_log *log, pd_error *error);
+/* Remove the oldest segment, which is not the only one, and its file's name. What is left of it goes to the
+ * front of *dropped: to be freed with pd_segment_unref without the lock, since the system takes its time over
+ * a large file. The directory is not synced. */
+int pd_log_drop_oldest(struct pd_log *log, struct pd_segment **dropped, pd_error *error);
 
 /* Remove all files of a log that is closed. */
 int pd_log_delete(const char *directory, pd_error *error);

@@ -259,7 +259,7 @@ static int first_segment(struct pd_log *log, pd_error *error)
         pd_segment_unref(segment);
         rc = pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", log->directory);
     }
-    return rc;
+    return rc == PD_OK ? pd_sync_directory(log->directory, error) : rc;
 }
 
 int pd_log_recover(struct pd_log *log, pd_error *error)

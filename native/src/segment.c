@@ -56,12 +56,7 @@ int pd_segment_create(const char *directory, uint64_t base, uint64_t limit, stru
     if (rc != PD_OK)
         return rc;
     (*segment)->indexed = true;
-    rc = pd_sync_directory(directory, error);
-    if (rc != PD_OK) {
-        unlink((*segment)->path);
-        pd_segment_unref(*segment);
-    }
-    return rc;
+    return PD_OK;
 }
 
 int pd_segment_open(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment, pd_error *error)

@@ -30,10 +30,11 @@ struct pd_segment {
     int fd;         /* -1 when it is not open */
     bool indexed;
     unsigned references;
+    struct pd_segment *next; /* among those that were dropped */
     char *path;
 };
 
-/* Make an empty segment (the directory is synced) or open one that is there; its contents are not looked at:
+/* Make an empty segment (the directory is not synced) or open one that is there; its contents are not looked at:
  * last, size and indexed are for the caller to set. `limit`: bytes that it may grow to. */
 int pd_segment_create(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment,
                       pd_error *error);

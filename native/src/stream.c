@@ -271,7 +271,7 @@ void pd_stream_commit(struct pd_stream *stream)
     pd_finished_tell(&finished);
 }
 
-uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns)
+uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct pd_segment **dropped)
 {
     uint64_t now_ns = pd_wall_ns();
     while (pd_log_oldest_expired(&stream->log, now_ns)) {
@@ -280,22 +280,37 @@ uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns)
             return now_mono_ns + RETRY_NS;
         for (size_t i = 0; i < stream->consumer_count; i++)
             pd_consumer_skip_to(stream->consumers[i], &stream->log, first, &stream->selection);
-        if (pd_log_drop_oldest(&stream->log, NULL) != PD_OK)
+        if (pd_log_drop_oldest(&stream->log, dropped, NULL) != PD_OK)
             return now_mono_ns + RETRY_NS;
     }
     uint64_t expires = pd_log_oldest_expires_ns(&stream->log);
     return expires == UINT64_MAX ? UINT64_MAX : pd_add_saturating(now_mono_ns, expires - now_ns + 1000000u);
 }
 
+static void free_dropped(struct pd_stream *stream, struct pd_segment *dropped)
+{
+    char path[PD_PATH_MAX];
+    if (dropped == NULL)
+        return;
+    while (dropped != NULL) {
+        struct pd_segment *segment = dropped;
+        dropped = segment->next;
+        pd_segment_unref(segment);
+    }
+    snprintf(path, sizeof path, "%s/log", stream->path);
+    pd_sync_directory(path, NULL); /* else older records may be back after a power failure, which is no harm */
+}
+
 uint64_t pd_stream_tick(struct pd_stream *stream)
 {
     struct pd_finished finished;
+    struct pd_segment *dropped = NULL;
     uint64_t now_ns = pd_mono_ns();
     uint64_t next = UINT64_MAX;
     pd_finished_init(&finished);
     pthread_mutex_lock(&stream->lock);
     if (!stream->closed) {
-        next = pd_stream_retain(stream, now_ns);
+        next = pd_stream_retain(stream, now_ns, &dropped);
         for (size_t i = 0; i < stream->consumer_count; i++)
             next = pd_min64(next, pd_consumer_tick(stream->consumers[i], now_ns));
         pd_stream_serve(stream, &finished);
@@ -307,6 +322,7 @@ uint64_t pd_stream_tick(struct pd_stream *stream)
     }
     pthread_mutex_unlock(&stream->lock);
     pd_finished_tell(&finished);
+    free_dropped(stream, dropped);
     return next;
 }
 

@@ -31,8 +31,8 @@ bool pd_fetch_any(const struct pd_fetch *fetch, uint64_t ignored);
 bool pd_fetch_owned(const struct pd_fetch *fetch, uint64_t owner);
 bool pd_fetch_expired(const struct pd_fetch *fetch, uint64_t now_ns);
 
-/* Drop what retention wants gone; when to look again. */
-uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns);
+/* Drop what retention wants gone, as pd_log_drop_oldest; when to look again. */
+uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct pd_segment **dropped);
 
 struct pd_consumer *pd_stream_consumer(struct pd_stream *stream, const char *name, pd_error *error);
 

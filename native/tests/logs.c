@@ -32,6 +32,13 @@ void sync_log(struct pd_log *log)
     pd_log_sync_end(log, &sync, pd_log_sync_run(&sync, NULL));
 }
 
+void drop_oldest(struct pd_log *log)
+{
+    struct pd_segment *dropped = NULL;
+    CHECK_EQUAL(pd_log_drop_oldest(log, &dropped, NULL), PD_OK);
+    pd_segment_unref(dropped);
+}
+
 int read_all(const struct pd_log *log, pd_error *error)
 {
     struct pd_reader reader = {0};

@@ -288,7 +288,7 @@ static void retention_passes_the_cursor(void)
     for (uint64_t i = first; i <= RECORDS; i++)
         pending += bench->model.matching[i];
     pd_consumer_skip_to(&bench->consumer, &bench->log, first, &bench->selection);
-    CHECK_EQUAL(pd_log_drop_oldest(&bench->log, NULL), PD_OK);
+    drop_oldest(&bench->log);
     CHECK_EQUAL(bench->consumer.pending, pending);
     CHECK_EQUAL(bench->consumer.out.live, 0);
     reopen(bench);
