@@ -1,13 +1,11 @@
 """The documents that ``-f`` names: YAML (several in a file) or JSON, each knowing the line of each of its parts.
 
-YAML is read by the rules of its 1.2 core schema, not by PyYAML's 1.1: ``on``, ``2026-01-31`` and ``12:30`` stay
-the strings that they look like, and a key that stands twice in a mapping is refused. A list of resources
-(``{"items": […]}``, as ``platformd get`` prints one) counts as its items.
+YAML is read as ``platformd.cli.yaml12`` says, and a key that stands twice in a mapping is refused. A list of
+resources (``{"items": […]}``, as ``platformd get`` prints one) counts as its items.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
+from platformd.cli import yaml12
 from platformd.core.errors import FieldError, InvalidInput, NotFound, PlatformError
 from platformd.model.kind import Kind
 from platformd.model.kinds import find_kind
@@ -29,21 +28,6 @@ MAX_NODES: Final = 200_000
 """How many values a file may have, those that aliases repeat included."""
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 """The files of a directory that count."""
-
-_Loader = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {"yaml_implicit_resolvers": {}})
-_SCALARS: Final = {
-    "null": (r"^(?:~|null|Null|NULL|)$", "~nN"),
-    "bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    "int": (r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", "-+0123456789"),
-    "float": (
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
-        "-+.0123456789",
-    ),
-}
-_TAGS: Final = {f"tag:yaml.org,2002:{name}" for name in (*_SCALARS, "str", "map", "seq")}
-for _name, (_pattern, _first) in _SCALARS.items():
-    _characters = [*_first, ""] if _name == "null" else list(_first)
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), _characters)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -165,7 +149,7 @@ def _yaml(origin: str, data: bytes) -> list[tuple[Any, dict[str, int]]]:
     values = []
     builder = _Builder(origin)
     try:
-        for node in yaml.compose_all(data, Loader=_Loader):
+        for node in yaml.compose_all(data, Loader=yaml12.Loader):
             if node is not None and not (isinstance(node, yaml.ScalarNode) and node.value == ""):
                 lines: dict[str, int] = {}
                 values.append((builder.value(node, "", lines), lines))
@@ -191,7 +175,7 @@ class _Builder:
             limit = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else f"more than {MAX_NODES} values"
             raise self._refuse(node, f"is {limit}" if depth > MAX_DEPTH else f"has {limit}")
         lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.CollectionNode) and node.tag not in _TAGS:
+        if isinstance(node, yaml.CollectionNode) and node.tag not in yaml12.TAGS:
             raise self._refuse(node, f"the tag {node.tag!r} is not known here")
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{path}[{i}]", lines, depth + 1) for i, item in enumerate(node.value)]
@@ -213,23 +197,12 @@ class _Builder:
         return built
 
     def _scalar(self, node: yaml.Node) -> Any:
-        text, kind = str(node.value), node.tag.rpartition(":")[2]
-        if node.tag not in _TAGS:
+        if node.tag not in yaml12.TAGS:
             raise self._refuse(node, f"the tag {node.tag!r} is not known here")
-        if kind == "str":
-            return text
-        if re.match(_SCALARS[kind][0], text) is None:  # only an explicit tag can be wrong
-            raise self._refuse(node, f"is not a value of the type {kind}: {text!r}")
-        if kind == "null":
-            return None
-        if kind == "bool":
-            return text.lower() == "true"
-        if kind == "float":
-            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         try:
-            return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
-        except ValueError as error:  # Python refuses thousands of digits
-            raise self._refuse(node, "is not a number of reasonable length") from error
+            return yaml12.scalar(node)
+        except yaml12.NotOfItsTag as error:
+            raise self._refuse(node, str(error)) from error
 
     def _refuse(self, node: yaml.Node, message: str) -> InvalidInput:
         mark = node.start_mark

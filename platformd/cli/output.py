@@ -192,9 +192,9 @@ def as_json(value: Any, *, indent: int = 2) -> str:
 
 def as_yaml(documents: Sequence[Any]) -> str:
     """``documents`` as YAML, with ``---`` between them."""
-    import yaml
+    from platformd.cli.yaml12 import dump
 
-    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, default_flow_style=False).rstrip("\n")
+    return dump(documents)
 
 
 def echo(text: str) -> None:

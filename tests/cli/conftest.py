@@ -60,7 +60,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PLATFORMD_STATE_DIR", str(tmp_path / "nobody"))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_real_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that is lost is tried again at once."""
     made = Client.__init__
@@ -79,7 +79,7 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_real_waiting: None) -> Iterator[FakeApi]:
     """A daemon that the environment points at."""
     path = tmp_path / "s"
     monkeypatch.setenv("PLATFORMD_SOCKET", str(path))

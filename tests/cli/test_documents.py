@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from platformd.cli import documents
+from platformd.cli import documents, yaml12
 from platformd.cli.documents import Document, read_documents
 from platformd.core.errors import InvalidInput
 
@@ -52,6 +52,23 @@ def test_scalars_are_those_of_yaml_1_2(read: Any) -> None:
     }  # fmt: skip
 
 
+LOOKALIKES = [
+    "0E0",
+    "1e3",
+    "0o17",
+    "0x1F",
+    "1_0",
+    "12:30",
+    "on",
+    "y",
+    "2026-01-31",
+    "~",
+    "NULL",
+    ".inf",
+    "=",
+    "-",
+    "? a",
+]
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -62,6 +79,8 @@ JSON = st.recursive(
 )
 
 
+@example({"a": "0E0", "b": "0o17", "c": "12:30", "d": "", "e": "null", "f": "é\n- x\n", "g": 1e300})
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), JSON, max_size=3))
 def test_what_we_print_as_yaml_we_read_as_it_was(spec: dict[str, Any]) -> None:
     """``get -o yaml`` and ``apply -f`` agree on every value."""
@@ -147,7 +166,7 @@ def test_a_file_over_the_limit_is_refused(read: Any, monkeypatch: pytest.MonkeyP
 
 def test_the_python_loader_reads_the_same(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where PyYAML has no C loader the rules are the same."""
-    loader = type("_Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": documents._Loader.yaml_implicit_resolvers})
-    monkeypatch.setattr(documents, "_Loader", loader)
+    loader = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": yaml12.Loader.yaml_implicit_resolvers})
+    monkeypatch.setattr(yaml12, "Loader", loader)
     assert read(HEAD + "spec: {a: on, b: 1e3, c: 0o17}")[0].value["spec"] == {"a": "on", "b": 1000.0, "c": 15}
     assert complaint(read, HEAD + "spec: [}\n").startswith("f.yaml:3:8 is not YAML: ")

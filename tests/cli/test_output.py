@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platformd.cli import output
@@ -127,6 +127,7 @@ def test_cells(value: Any, style: str, expected: str) -> None:
     assert cell(value, style, NOW) == expected
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_text_reaches_the_terminal_with_control_characters(text: str) -> None:
     """Whatever a server says stays on its line and moves no cursor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platformd.client.http import (
@@ -99,6 +99,7 @@ def test_a_request_that_http_cannot_carry_is_refused() -> None:
         HttpConnection(SOCKET).send(make_request("GET", "/x", headers={"if-match": "a\r\nb: c"}))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(ANSWER)), max_size=8))
 def test_an_answer_cut_anywhere_reads_the_same(cuts: list[int]) -> None:
     """Wherever the bytes of a chunked answer are cut apart, the same response comes of them."""

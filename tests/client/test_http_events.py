@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platformd.client.events import EventParser, ServerEvent
@@ -45,6 +45,7 @@ def test_byte_by_byte_reads_the_same() -> None:
     assert parsed([STREAM[i : i + 1] for i in range(len(STREAM))]) == (EVENTS, "43")
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.text(st.characters(exclude_characters="\r\n"), max_size=6)), max_size=6),
     st.sampled_from(["\n", "\r", "\r\n"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platformd.client.http import Head
@@ -59,6 +59,7 @@ def served(after: int) -> bytes:
     return body
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 600), max_size=4))
 def test_lost_connections_anywhere_leave_no_gap_and_repeat_nothing(cuts: list[int]) -> None:
     """After a bookmark, every change is told exactly once, wherever connections are cut."""
