@@ -73,6 +73,7 @@ async def run_controller(
     """
     queue = _Queue(jitter)
     watched = [kind, *(k for k in conductor.kinds if related and k.name in related)]
+    news = _News()
     async with trio.open_nursery() as nursery:
         for _ in range(WORKERS):
             nursery.start_soon(_work, conductor, kind, reconcile, queue)
@@ -80,7 +81,7 @@ async def run_controller(
             try:
                 async with conductor.watch(watched, None) as batches:
                     async for batch in batches:
-                        for change in batch.changes:
+                        for change in filter(news.is_news, batch.changes):
                             for key in _keys(kind, related or {}, change):
                                 queue.add(key)
                         if not batch.changes:
@@ -100,6 +101,29 @@ def _keys(kind: Kind, related: Mapping[str, Related], change: Change) -> Sequenc
     if change.resource.kind == kind.name:
         return [key_of_resource(change.resource)]
     return related[change.resource.kind](change)
+
+
+class _News:
+    """Tells changes that may need work from those that a controller's own reports make.
+
+    A status that is measured every second would otherwise wake its writer every second, and everybody who
+    looks at that kind. What counts is what is wanted, whether it is to go, and the word for how it is.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Key, tuple[object, ...]] = {}
+
+    def is_news(self, change: Change) -> bool:
+        """Whether somebody should look."""
+        resource = change.resource
+        key = key_of_resource(resource)
+        if change.type == "deleted":
+            self._seen.pop(key, None)
+            return True
+        signature = (resource.uid, resource.generation, resource.deleting_at, resource.owner, resource.status.state)
+        news = self._seen.get(key) != signature
+        self._seen[key] = signature
+        return news
 
 
 async def _work(conductor: Conductor, kind: Kind, reconcile: Reconcile, queue: _Queue) -> None:

@@ -90,12 +90,7 @@ class _Controller:
         await self._conductor.set_status(resource, status)
 
     def _status(self, resource: AnyResource, name: str, info: StreamInfo) -> StreamStatus:
-        now = trio.current_time()
-        before = self._measured.get(name)
-        self._measured[name] = (now, info)
-        span = now - before[0] if before else 0.0
-        records = info.last_sequence - before[1].last_sequence if before else 0
-        grown = max(0, info.bytes - before[1].bytes) if before else 0
+        rates = self._rates(name, info, resource.status)
         return StreamStatus(
             state="active",
             observed_generation=resource.generation,
@@ -104,9 +99,24 @@ class _Controller:
             first_sequence=info.first_sequence,
             last_sequence=info.last_sequence,
             consumers=info.consumers,
-            messages_per_second=round(records / span, 1) if span > 0 else 0.0,
-            bytes_per_second=round(grown / span, 1) if span > 0 else 0.0,
+            messages_per_second=rates[0],
+            bytes_per_second=rates[1],
         )
+
+    def _rates(self, name: str, info: StreamInfo, status: StreamStatus) -> tuple[float, float]:
+        """Records and bytes per second since the last measurement, which is at least an interval ago."""
+        now = trio.current_time()
+        since, before = self._measured.get(name, (now, info))
+        span = now - since
+        if name in self._measured and span < STATUS_INTERVAL * 0.9:
+            return status.messages_per_second, status.bytes_per_second
+        self._measured[name] = (now, info)
+        if span <= 0:
+            return 0.0, 0.0
+        records = max(0, info.last_sequence - before.last_sequence)
+        # Retention may have dropped more than came.
+        grown = max(0, info.bytes - before.bytes)
+        return round(records / span, 1), round(grown / span, 1)
 
 
 def engine_name(name: str, tenant: str) -> str:

@@ -12,6 +12,7 @@ import trio
 
 from platformd.conductor import Conductor, ownership
 from platformd.conductor import streams as stream_controller
+from platformd.conductor.reconcile import run_controller
 from platformd.core.clock import SystemClock
 from platformd.core.errors import Conflict, NotFound, PlatformError
 from platformd.health import controller as health
@@ -20,7 +21,7 @@ from platformd.model.kind import Kind
 from platformd.model.node import NODE
 from platformd.model.resource import AnyResource
 from platformd.model.service import ENDPOINT, SERVICE
-from platformd.model.stream import STREAM
+from platformd.model.stream import STREAM, StreamStatus
 from platformd.queues.contract import StreamConfig, StreamInfo
 from platformd.registry import controller as registry
 
@@ -169,3 +170,32 @@ async def test_a_refused_stream_says_why(conductor: Conductor, streams: FakeStre
     assert "captured by stream t" in status.message
     await conductor.delete(STREAM, "s")
     await eventually(partial(is_gone, conductor, STREAM, "s"))
+
+
+async def test_a_controller_is_not_woken_by_its_own_reports(conductor: Conductor, nursery: trio.Nursery) -> None:
+    """Statuses that change without a change of state wake nobody; a new generation, a new state and deletion do."""
+    looked: list[int] = []
+
+    async def reconcile(resource: AnyResource) -> float | None:
+        looked.append(resource.generation)
+        return None
+
+    await nursery.start(run_controller, conductor, STREAM, reconcile)
+    created = await create(conductor, STREAM, "s", SPEC)
+    await conductor.set_status(created, StreamStatus(state="active"))
+    for i in range(20):
+        await conductor.set_status(created, StreamStatus(state="active", messages=i))
+    await conductor.patch(STREAM, "s", "default", {"spec": {"max_age": "2h"}})
+
+    async def is_seen() -> bool:
+        return 2 in looked
+
+    await eventually(is_seen)
+    assert len(looked) <= 3
+    await conductor.delete(STREAM, "s")
+    before = len(looked)
+
+    async def is_seen_again() -> bool:
+        return len(looked) > before
+
+    await eventually(is_seen_again)
