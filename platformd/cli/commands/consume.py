@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -154,7 +154,7 @@ def _cursor(
     if name is not None:
         yield _Cursor(name, explicit=_ensure(session, stream, name, config, asked_subject) == "explicit")
         return
-    name = f"cli-{secrets.token_hex(6)}"
+    name = f"cli-{os.urandom(6).hex()}"
     session.client.send(control.put_consumer(stream, name, config | {"ack_policy": "none"})).check()
     try:
         yield _Cursor(name, explicit=False)
