@@ -88,7 +88,7 @@ def _walk_union(value: Any, wanted: Any, path: str, errors: list[FieldError]) ->
     else:
         tag_field = next(iter(structs.values())).__struct_config__.tag_field or "type"
         tag = value.get(tag_field)
-        if tag in structs:
+        if isinstance(tag, str) and tag in structs:
             _walk_struct(value, structs[tag], path, errors)
         else:
             known = ", ".join(str(t) for t in sorted(structs, key=str))

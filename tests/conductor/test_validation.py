@@ -49,6 +49,7 @@ def test_all_errors_come_at_once() -> None:
         "stages": [
             {"type": "filter", "name": "Bad Name", "expression": ""},
             {"type": "magic", "name": "m"},
+        {"type": ["filter"], "name": "u"},
             {"name": "n"},
             {"type": "route", "name": "r", "routes": [{"subject": 1, "wen": "x"}]},
             "text",
@@ -63,9 +64,10 @@ def test_all_errors_come_at_once() -> None:
         "spec.stages[0].name",
         "spec.stages[1].type",
         "spec.stages[2].type",
-        "spec.stages[3].routes[0].subject",
-        "spec.stages[3].routes[0].wen",
-        "spec.stages[4]",
+        "spec.stages[3].type",
+        "spec.stages[4].routes[0].subject",
+        "spec.stages[4].routes[0].wen",
+        "spec.stages[5]",
     ]
 
 
