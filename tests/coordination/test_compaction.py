@@ -153,13 +153,13 @@ async def test_space_is_given_back(tmp_path: Path, mock_clock: trio.testing.Mock
     async with open_sqlite(tmp_path / "s.db", settings, TrioClock()) as store:
 
         async def shrunk() -> bool:
-            return (await store.status()).size_bytes < large
+            return (await store.status()).size_bytes < large / 2
 
         await put(store, b"k/0", b"")
         newest = (await store.status()).revision
         await eventually(shrunk, mock_clock)
         assert (await store.status()).compact_revision == newest
-    assert (tmp_path / "s.db").stat().st_size < large / 2
+    assert (tmp_path / "s.db").stat().st_size < large / 2  # and nothing comes back when it is closed
 
 
 async def test_clock_that_is_set_back_does_not_hold_history(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
