@@ -17,6 +17,7 @@ from platformd.coordination.contract import Event, Put, Store, TxnResult, WatchB
 from platformd.coordination.sqlite import open_sqlite
 from platformd.core.clock import SystemClock
 from platformd.core.settings import StoreSettings
+from tests.support.etcd import EtcdEngine
 
 PATIENCE = 30.0
 """Seconds of real time after which a test that waits is broken."""
@@ -40,7 +41,10 @@ class SqliteEngine:
         return open_sqlite(self.path, StoreSettings(**settings), SystemClock())
 
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": SqliteEngine}
+ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": SqliteEngine, "etcd": EtcdEngine}
+
+ON_TRIOS_CLOCK = {"sqlite": SqliteEngine}
+"""Those whose leases a test's clock can move; the others have tests of their own in real time."""
 
 
 async def put(store: Store, key: bytes, value: bytes = b"v", lease: int = 0) -> int:

@@ -10,12 +10,12 @@ import trio
 
 from platformd.coordination.contract import Put, Store
 from platformd.core.errors import NotFound
-from tests.conformance.store_engines import ENGINES, Engine, events_until, eventually, put, settled
+from tests.conformance.store_engines import ON_TRIOS_CLOCK, Engine, events_until, eventually, put, settled
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=ON_TRIOS_CLOCK)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
-    return ENGINES[request.param](tmp_path)
+    return ON_TRIOS_CLOCK[request.param](tmp_path)
 
 
 @pytest.fixture
