@@ -82,7 +82,9 @@ def print_tables(report: dict[str, Any], out: IO[str]) -> None:
     packets, latency = report["packets"], report["latency_seconds"]
     facts = Table.grid(padding=(0, 3))
     facts.add_row("packets in", str(packets["in"]))
-    facts.add_row("accepted", f"{packets['accepted']}   {_outputs(report['outputs'])}")
+    facts.add_row("accepted", str(packets["accepted"]))
+    for subject, count in report["outputs"].items():
+        facts.add_row(f"  to {subject}", str(count))
     facts.add_row("rejected", str(packets["rejected"]))
     facts.add_row("dead letters", str(packets["dead"]))
     if packets["duplicates"]:
@@ -120,10 +122,6 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(safe(text))
-
-
-def _outputs(outputs: dict[str, int]) -> str:
-    return ", ".join(f"{subject} {count}" for subject, count in outputs.items())
 
 
 def _time(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from platformd.core.errors import FieldError
-from platformd.core.quantities import Duration
+from platformd.core.quantities import Duration, seconds
 from platformd.model.kind import Column, Kind
 from platformd.model.resource import Name, Status, Struct
 from platformd.model.subjects import subject_error, subject_matches
@@ -161,6 +161,16 @@ def _check_subjects(spec: PipelineSpec) -> list[FieldError]:
     return errors
 
 
+MIN_ACK_WAIT = 1.0
+"""Seconds; with less, packets would come again while they are being processed."""
+
+
+def _check_durations(spec: PipelineSpec) -> list[FieldError]:
+    if seconds(spec.ack_wait) < MIN_ACK_WAIT:
+        return [FieldError(path="spec.ack_wait", message=f"{spec.ack_wait!r} is too short; at least {MIN_ACK_WAIT:g}s")]
+    return []
+
+
 PIPELINE = Kind(
     name="Pipeline",
     plural="pipelines",
@@ -169,7 +179,7 @@ PIPELINE = Kind(
     status=PipelineStatus,
     aliases=("pl",),
     finalizer="pipelines",
-    checks=(_check_stages, _check_subjects),
+    checks=(_check_stages, _check_subjects, _check_durations),
     transitions={
         "pending": frozenset({"running", "degraded", "suspended", "error"}),
         "running": frozenset({"degraded", "suspended", "error"}),

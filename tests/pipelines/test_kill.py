@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -38,8 +39,12 @@ def daemon() -> Iterator[DaemonProcess]:
 
 def worker_processes(daemon: DaemonProcess) -> list[psutil.Process]:
     assert daemon.process is not None
-    children = psutil.Process(daemon.process.pid).children()
-    return [c for c in children if "platformd.pipelines.worker" in c.cmdline()]
+    found = []
+    for child in psutil.Process(daemon.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one too
+            if "platformd.pipelines.worker" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def until(condition: Callable[[], Any], within: float = 40.0) -> Any:
@@ -72,7 +77,7 @@ class Replay(threading.Thread):
     """Publishes all packets and some garbage, slowly; lives through restarts of the daemon."""
 
     def __init__(self, address: str) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._address = address
         self.sent = 0
         self.garbage = 0

@@ -88,6 +88,13 @@ def test_a_pipeline_cannot_read_its_own_output(changes: dict[str, Any]) -> None:
     assert all("is matched by the source" in e.message for e in errors)
 
 
+@pytest.mark.parametrize(("ack_wait", "good"), [("0", False), ("999ms", False), ("1s", True)])
+def test_packets_may_be_held_for_a_second_at_least(ack_wait: str, good: bool) -> None:
+    """With a shorter ack_wait packets would come again while they are being processed."""
+    errors = [e.path for check in PIPELINE.checks for e in check(pipeline(ack_wait=ack_wait).spec)]
+    assert errors == ([] if good else ["spec.ack_wait"])
+
+
 # -- scaling -----------------------------------------------------------------------------------------------
 
 
