@@ -10,15 +10,15 @@ import base64
 import contextlib
 from typing import Any, get_args
 
-import msgspec
 from quart import Response, request
 from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
 from platformd.api.replies import JSON, Query, encode, json_body, reply
 from platformd.conductor.streams import engine_name
+from platformd.conductor.validation import validate
 from platformd.core.clock import rfc3339
-from platformd.core.errors import FieldError, InvalidInput, Unprocessable
+from platformd.core.errors import FieldError, InvalidInput, NotFound, Unprocessable
 from platformd.model.resource import DEFAULT_TENANT
 from platformd.model.subjects import subject_error
 from platformd.queues.contract import ConsumerConfig, Delivery, Durability, Record
@@ -43,6 +43,7 @@ class Messages:
             app.add_url_rule(f"{stream}/messages", f"{whose}publish", self.publish, methods=["POST"])
             many, one = f"{stream}/consumers", f"{stream}/consumers/<consumer>"
             app.add_url_rule(many, f"{whose}consumers", self.consumers, methods=["GET"])
+            app.add_url_rule(one, f"{whose}consumer", self.consumer, methods=["GET"])
             app.add_url_rule(one, f"{whose}put_consumer", self.put_consumer, methods=["PUT"])
             app.add_url_rule(one, f"{whose}delete_consumer", self.delete_consumer, methods=["DELETE"])
 
@@ -56,14 +57,21 @@ class Messages:
         Query()
         return reply({"items": self._streams.consumers(engine_name(name, tenant))})
 
+    async def consumer(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """GET …/consumers/NAME: where one consumer is."""
+        Query()
+        for info in self._streams.consumers(engine_name(name, tenant)):
+            if info.name == consumer:
+                return reply(info)
+        raise NotFound("is not there", subject=f"consumer/{consumer}", hint=f"{name}/consumers lists all of a stream")
+
     async def put_consumer(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
         """PUT …/consumers/NAME: create a consumer, or change its limits; the body is a ``ConsumerConfig``."""
         Query()
         document = await json_body(JSON)
-        try:
-            config = msgspec.convert(document, ConsumerConfig)
-        except msgspec.ValidationError as error:
-            raise Unprocessable(f"is not a consumer: {error}", subject=f"consumer/{consumer}") from error
+        config, errors = validate(document, ConsumerConfig, "")
+        if errors:
+            raise Unprocessable("is not a valid consumer", subject=f"consumer/{consumer}", errors=tuple(errors))
         return reply(await self._streams.put_consumer(engine_name(name, tenant), consumer, config))
 
     async def delete_consumer(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:

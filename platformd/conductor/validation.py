@@ -34,6 +34,10 @@ def validate(value: Any, wanted: Any, path: str) -> tuple[Any, list[FieldError]]
         return None, [FieldError(path=path, message=_plain(error))]
 
 
+def _under(path: str, member: str) -> str:
+    return f"{path}.{member}" if path else member
+
+
 def _plain(error: msgspec.ValidationError) -> str:
     return str(error).split(" - at `")[0]
 
@@ -51,8 +55,8 @@ def _walk(value: Any, wanted: Any, path: str, errors: list[FieldError]) -> None:
             _walk(item, arguments[0], f"{path}[{i}]", errors)
     elif origin is dict and isinstance(value, dict):
         for key, item in value.items():
-            _leaf(key, arguments[0], f"{path}.{key}", errors)
-            _walk(item, arguments[1], f"{path}.{key}", errors)
+            _leaf(key, arguments[0], _under(path, str(key)), errors)
+            _walk(item, arguments[1], _under(path, str(key)), errors)
     else:
         _leaf(value, wanted, path, errors)
 
@@ -93,7 +97,7 @@ def _walk_union(value: Any, wanted: Any, path: str, errors: list[FieldError]) ->
         else:
             known = ", ".join(str(t) for t in sorted(structs, key=str))
             found = "is missing" if tag is None else f"{tag!r} is not known"
-            errors.append(FieldError(path=f"{path}.{tag_field}", message=found, hint=f"one of: {known}"))
+            errors.append(FieldError(path=_under(path, tag_field), message=found, hint=f"one of: {known}"))
 
 
 def _walk_struct(value: Any, wanted: type[msgspec.Struct], path: str, errors: list[FieldError]) -> None:
@@ -105,14 +109,14 @@ def _walk_struct(value: Any, wanted: type[msgspec.Struct], path: str, errors: li
     tag_field = wanted.__struct_config__.tag_field
     for key, item in value.items():
         if key in fields:
-            _walk(item, typing.cast("Any", hints[fields[key].name]), f"{path}.{key}", errors)
+            _walk(item, typing.cast("Any", hints[fields[key].name]), _under(path, str(key)), errors)
         elif key != tag_field:
             near = nearest(str(key), list(fields))
             hint = f"did you mean {near}?" if near else f"known: {', '.join(fields)}"
-            errors.append(FieldError(path=f"{path}.{key}", message="is not a known field", hint=hint))
+            errors.append(FieldError(path=_under(path, str(key)), message="is not a known field", hint=hint))
     for name, info in fields.items():
         if info.required and name not in value:
-            errors.append(FieldError(path=f"{path}.{name}", message="is required and missing"))
+            errors.append(FieldError(path=_under(path, name), message="is required and missing"))
 
 
 def _json_name(value: Any) -> str:

@@ -139,7 +139,10 @@ async def test_consumers_are_made_changed_and_forgotten(served: Served, client: 
     assert (made.status, made.json["config"]["ack_wait"]) == (200, 5.0)
     assert [c["name"] for c in (await client.request("GET", path)).json["items"]] == ["c"]
     assert (await client.request("PUT", f"{path}/c", {"filter_subject": "s.x"})).status == 409
-    assert (await client.request("PUT", f"{path}/c", {"ack_wait": "long"})).status == 422
+    wrong = await client.request("PUT", f"{path}/c", {"ack_wait": "long", "filter": "s"})
+    assert (wrong.status, [e["path"] for e in wrong.json["errors"]]) == (422, ["ack_wait", "filter"])
+    assert (await client.request("GET", f"{path}/c")).json["config"]["ack_wait"] == 5.0
+    assert (await client.request("GET", f"{path}/none")).status == 404
     assert (await client.request("GET", "/v1/streams/s/info")).json["consumers"] == 1
     assert (await client.request("DELETE", f"{path}/c")).status == 204
     assert (await client.request("GET", path)).json["items"] == []
