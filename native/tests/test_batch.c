@@ -97,6 +97,23 @@ static void each_rule_has_its_status(void)
     }
 }
 
+static void padding_is_zero(void)
+{
+    uint8_t batch[1024];
+    size_t length = sample(batch);
+    const size_t table_end = 64 + 1 + 10 + 1 + 11;            /* of the two subjects */
+    const size_t record_end = pd_align8(table_end) + 24 + 10; /* of the first record: its id and payload have 10 */
+    size_t padding[] = {table_end, record_end, pd_align8(record_end) - 1};
+    for (size_t i = 0; i < sizeof padding / sizeof padding[0]; i++) {
+        batch[padding[i]] = 1;
+        seal_batch(batch);
+        CHECK_EQUAL(check(batch, length), PD_INVALID);
+        batch[padding[i]] = 0;
+        seal_batch(batch);
+        CHECK_EQUAL(check(batch, length), PD_OK);
+    }
+}
+
 static void rebuilding_keeps_the_others(void)
 {
     uint8_t batch[1024];
@@ -143,6 +160,7 @@ void test_batch(void)
     every_mutation_is_refused();
     every_sealed_mutation_is_judged();
     each_rule_has_its_status();
+    padding_is_zero();
     rebuilding_keeps_the_others();
     a_stamp_is_checked();
 }

@@ -268,6 +268,53 @@ static void nothing_is_seen_before_it_is_durable(void)
     stop(&rig);
 }
 
+/* A commit that covers a part of what waits (the oldest segments of more than it takes at once). */
+static void a_commit_shows_what_it_made_durable(void)
+{
+    struct rig rig;
+    pd_stream_info info;
+    pd_options options = small;
+    options.segment_size = 4096;
+    memset(&rig, 0, sizeof rig);
+    CHECK_EQUAL(pd_engine_open(fresh_directory(0), &options, &rig.engine, &rig.event_fd, &rig.error), PD_OK);
+    CHECK_EQUAL(open_stream(&rig, "s", "s"), PD_OK);
+    pd_commit_stop(&rig.engine->commit);
+    size_t length = make_numbered(rig.batch, "s", "", 1, 1, 4000);
+    for (uint64_t i = 1; i <= PD_SYNC_SEGMENTS + 6; i++) /* one for each segment */
+        CHECK_EQUAL(pd_append(rig.engine, "s", rig.batch, length, 2, UINT64_MAX, i, &rig.error), PD_OK);
+    struct pd_stream *stream = pd_engine_stream(rig.engine, "s", &rig.error);
+    for (uint64_t durable = PD_SYNC_SEGMENTS; durable <= PD_SYNC_SEGMENTS + 6; durable += 6) {
+        pd_completion done[PD_SYNC_SEGMENTS + 6];
+        pd_stream_commit(stream);
+        pd_stream_info_get(rig.engine, "s", &info, &rig.error);
+        CHECK_EQUAL(info.durable_sequence, durable);
+        size_t wanted = durable == PD_SYNC_SEGMENTS ? PD_SYNC_SEGMENTS : 6;
+        CHECK_EQUAL(pd_completions_take(rig.engine, done, PD_SYNC_SEGMENTS + 6), wanted);
+        CHECK_EQUAL(done[wanted - 1].first_sequence, durable);
+    }
+    pd_stream_unref(stream);
+    stop(&rig);
+}
+
+static void tokens_are_bounded(void)
+{
+    struct rig rig;
+    pd_completion done[64];
+    start(&rig, fresh_directory(0));
+    CHECK_EQUAL(open_stream(&rig, "s", "s"), PD_OK);
+    size_t length = make_numbered(rig.batch, "s", "", 1, 1, 8);
+    for (int round = 0; round < 2; round++) {
+        for (uint64_t i = 0; i < PD_TOKENS_MAX; i++)
+            CHECK_EQUAL(pd_append(rig.engine, "s", rig.batch, length, 0, UINT64_MAX, i, &rig.error), PD_OK);
+        CHECK_EQUAL(pd_append(rig.engine, "s", rig.batch, length, 0, UINT64_MAX, 0, &rig.error), PD_LIMIT_REACHED);
+        uint64_t taken = 0;
+        for (size_t count; (count = pd_completions_take(rig.engine, done, 64)) > 0; taken += count)
+            CHECK_EQUAL(done[0].token, taken);
+        CHECK_EQUAL(taken, PD_TOKENS_MAX);
+    }
+    stop(&rig);
+}
+
 static void room_is_bounded(void)
 {
     struct rig rig;
@@ -318,6 +365,8 @@ void test_engine(void)
     consuming();
     waiting();
     nothing_is_seen_before_it_is_durable();
+    a_commit_shows_what_it_made_durable();
+    tokens_are_bounded();
     room_is_bounded();
     retention_runs_by_itself();
 }
