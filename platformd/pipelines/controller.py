@@ -55,6 +55,8 @@ FINALIZER = "pipelines"
 """What this controller takes off when a pipeline's workers, cursors and stream are gone."""
 SOON = 0.1
 """Seconds until a pipeline is looked at again whose workers are starting or stopping."""
+RATE_SPAN = 1.0
+"""Rates are measured over at least this many seconds: workers report five times a second at most."""
 MAX_SUSPECTS = 1024
 """Records of a pipeline that are remembered for having killed a worker; the oldest are forgotten first."""
 
@@ -88,7 +90,9 @@ class _Running:
     """How many workers a record has taken with it."""
     condemned: dict[str, str] = field(default_factory=dict)
     measured: tuple[float, dict[str, int]] = (float("-inf"), {})
-    """When counts were written last, and how many packets each stage had received then."""
+    """When rates were measured last, and how many packets each stage had received then."""
+    written: float = float("-inf")
+    """When the counts were last written to the status."""
     lock: trio.Lock = field(default_factory=trio.Lock)
 
 
@@ -281,9 +285,10 @@ class _Controller:
             max_workers=self._max_workers,
         )
         status = status_of(resource, rows, condition)
-        since, _ = running.measured
-        if now - since >= self._interval:
+        if now - running.measured[0] >= RATE_SPAN:
             running.measured = now, {row.name: row.received for row in rows}
+        if now - running.written >= self._interval:
+            running.written = now
         elif _outline(status) == _outline(resource.status):
             return
         await self._conductor.set_status(resource, status)
@@ -317,7 +322,7 @@ class _Controller:
         since, received = running.measured
         rate = before.packets_per_second
         span = now - since  # endless before the first measurement, which makes the first rate 0
-        if span >= self._interval:
+        if span >= RATE_SPAN:
             rate = round((before.received - received.get(name, before.received)) / span, 1)
         return msgspec.structs.replace(
             before,
