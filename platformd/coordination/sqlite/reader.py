@@ -39,20 +39,40 @@ CHUNK_BYTES = 1024 * 1024
 MAX_SNAPSHOTS = 4
 """Long lists at once; further ones wait. Each holds the log back from being reset while it lasts."""
 
-WATCH_REVISIONS = 512
+RECENT_REVISIONS = 4096
+"""A list of a revision that is no older than so many looks at all that changed since, not at its range's history."""
+
+WATCH_REVISIONS = 128
 """Revisions of history that one step of a catching-up watch looks through."""
 
 _COLUMNS = "key, value, create_revision, mod_revision, version, lease"
 _KEYS_ONLY = "key, x'', create_revision, mod_revision, version, lease"
 _UNION = """
-    SELECT {columns} FROM current WHERE key >= :key AND (:end IS NULL OR key < :end) AND mod_revision <= :revision
+    SELECT {columns} FROM current WHERE key >= :key {below} AND mod_revision <= :revision
     UNION ALL
-    SELECT key, {value}, prev_create, prev_mod, prev_version, prev_lease FROM history INDEXED BY history_by_key
-    WHERE key >= :key AND (:end IS NULL OR key < :end) AND revision > :revision AND prev_mod BETWEEN 1 AND :revision
+    SELECT {plus}key, {value}, prev_create, prev_mod, prev_version, prev_lease FROM history {index}
+    WHERE {plus}key >= :key {plus_below} AND revision > :revision AND prev_mod BETWEEN 1 AND :revision
     ORDER BY 1 LIMIT :limit
 """
-_PAST = _UNION.format(columns=_COLUMNS, value="prev_value")
-_PAST_KEYS = _UNION.format(columns=_KEYS_ONLY, value="x''")
+
+
+def _past(*, keys_only: bool, bounded: bool, recent: bool) -> str:
+    """The statement for a list as of a revision, in one of two ways.
+
+    What changed since a recent revision is few rows at the end of history; since an old one, the range's own rows
+    in the index are fewer. (The plus keeps SQLite from the index.)
+    """
+    plus = "+" if recent else ""
+    return _UNION.format(
+        columns=_KEYS_ONLY if keys_only else _COLUMNS,
+        value="x''" if keys_only else "prev_value",
+        below="AND key < :end" if bounded else "",
+        plus=plus,
+        plus_below=f"AND {plus}key < :end" if bounded else "",
+        index="" if recent else "INDEXED BY history_by_key",
+    )
+
+
 _PAST_ONE = """
     SELECT key, prev_value, prev_create, prev_mod, prev_version, prev_lease FROM history
     WHERE key = ? AND revision > ? ORDER BY revision LIMIT 1
@@ -123,9 +143,10 @@ class Reader:
     def _list_past(
         self, connection: sqlite3.Connection, key: bytes, end: bytes | None, revision: int, limit: int, keys_only: bool
     ) -> Listing:
-        statement = _PAST_KEYS if keys_only else _PAST
         with translated(self._path), _snapshot(connection):
-            _check_revision(connection, revision)
+            newest = _check_revision(connection, revision)
+            recent = newest - revision <= RECENT_REVISIONS
+            statement = _past(keys_only=keys_only, bounded=end is not None, recent=recent)
             parameters = {"key": key, "end": end, "revision": revision, "limit": limit + 1 if limit else -1}
             return _listing([rows.key_value(row) for row in connection.execute(statement, parameters)], revision, limit)
 
@@ -226,7 +247,8 @@ def _revision(connection: sqlite3.Connection) -> int:
     return int(connection.execute(rows.REVISION).fetchone()[0])
 
 
-def _check_revision(connection: sqlite3.Connection, revision: int) -> None:
+def _check_revision(connection: sqlite3.Connection, revision: int) -> int:
+    """Refuse a revision that cannot be read; the newest one if it can."""
     newest = _revision(connection)
     if revision > newest:
         raise FutureRevision(
@@ -237,6 +259,7 @@ def _check_revision(connection: sqlite3.Connection, revision: int) -> None:
     oldest = connection.execute(rows.COMPACT_REVISION).fetchone()[0]
     if revision < oldest:
         raise Compacted(revision, oldest)
+    return newest
 
 
 def _select_now(
