@@ -1,7 +1,8 @@
-"""Builds the native queue engine: cffi turns ``platformd.cdef`` into an extension over ``src/*.c``.
+"""How setuptools builds platformd, the native queue engine above all.
 
-setuptools runs this through ``[tool.setuptools.cmdclass]``; a C compiler is all that a plain checkout
-needs. The engine's own files are compiled strictly; the file that cffi writes is compiled as it is.
+It runs this through ``[tool.setuptools.cmdclass]``; a C compiler is all that a plain checkout needs. cffi
+turns ``platformd.cdef`` into an extension module over ``src/*.c``. The engine's own files are compiled
+strictly; the file that cffi writes is compiled as it is.
 """
 
 from __future__ import annotations
@@ -9,14 +10,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from cffi import FFI
-from setuptools import Extension
+from setuptools import Extension, find_packages
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 NATIVE = Path("native")
 SOURCES = NATIVE / "src"
 BOUNDARY = NATIVE / "platformd.cdef"
 STRICT = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fvisibility=hidden"]
 """For the engine's own files."""
+
+
+class BuildPy(build_py):  # type: ignore[misc,unused-ignore]
+    """``build_py`` that also finds the packages of the TUI, whose folder ``tui`` is called ``platformd_tui``."""
+
+    def initialize_options(self) -> None:
+        """Add them to the distribution's."""
+        super().initialize_options()
+        found = ["platformd_tui", *(f"platformd_tui.{name}" for name in find_packages("tui"))]
+        self.distribution.packages = sorted({*(self.distribution.packages or []), *found})
 
 
 class BuildExt(build_ext):  # type: ignore[misc,unused-ignore]

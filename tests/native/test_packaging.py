@@ -6,9 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from setuptools import Distribution
+from setuptools import Distribution, find_packages
 
-from native.build_ext import BuildExt
+from native.build_ext import BuildExt, BuildPy
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,11 +19,13 @@ def packages(folder: str, name: str) -> set[str]:
     return {".".join([name, *path.parent.relative_to(ROOT / folder).parts]) for path in inits}
 
 
-def test_every_package_is_listed() -> None:
-    """pyproject names each folder with an __init__.py under platformd and tui, and no other."""
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    assert set(listed) == packages("platformd", "platformd") | packages("tui", "platformd_tui")
-    assert listed == sorted(listed)
+def test_every_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder with an __init__.py under platformd and tui is installed, and no other."""
+    monkeypatch.chdir(ROOT)
+    search = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    distribution = Distribution({"packages": find_packages(include=search["include"])})
+    BuildPy(distribution)
+    assert set(distribution.packages) == packages("platformd", "platformd") | packages("tui", "platformd_tui")
 
 
 def test_a_source_distribution_can_build_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
