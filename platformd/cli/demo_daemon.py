@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Final
 from platformd.client.blocking import Client
 from platformd.client.http import Target
 from platformd.core.errors import PlatformError, Unavailable
+from platformd.core.processes import own_environment, own_module
 
 START_DEADLINE: Final = 30.0
 """Seconds until the daemon must answer."""
@@ -92,16 +92,7 @@ def _temporary_directory() -> Iterator[Path]:
 def _start(state_dir: Path, settings: Mapping[str, str]) -> PrivateDaemon:
     socket, log = state_dir / "platformd.sock", state_dir / "daemon.log"
     environ = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORMD_")} | dict(settings)
-    command = [
-        sys.executable,
-        "-m",
-        "platformd.cli.main",
-        "run",
-        "--state-dir",
-        str(state_dir),
-        "--socket",
-        str(socket),
-    ]
+    command = own_module("platformd.cli.main", "run", "--state-dir", str(state_dir), "--socket", str(socket))
     libc = ctypes.CDLL(None)
 
     def end_with_parent() -> None:
@@ -112,7 +103,7 @@ def _start(state_dir: Path, settings: Mapping[str, str]) -> PrivateDaemon:
         # preexec_fn could meet in the middle of something.
         process = subprocess.Popen(
             command,
-            env=environ,
+            env=own_environment(environ),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -94,6 +94,19 @@ class StoreSettings(_Section, frozen=True, kw_only=True):
     """At least this many of the newest revisions are kept."""
 
 
+class DoorSettings(_Section, frozen=True, kw_only=True):
+    """The store's own socket, for programs that use it hard."""
+
+    max_frame: Size = "16MiB"
+    """The largest request. Over it: refused, and the connection is closed."""
+    max_in_flight: int = 1024
+    """Requests of one connection at once. Over it: no more is read from it until some are answered."""
+    max_connections: int = 256
+    """Open connections at once. Over it: refused."""
+    watch_credit: Size = "1MiB"
+    """Bytes of events that may be on their way to a watching client before it has taken them; then the watch waits."""
+
+
 class QueueSettings(_Section, frozen=True, kw_only=True):
     """The data queues."""
 
@@ -142,6 +155,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     daemon: DaemonSettings = msgspec.field(default_factory=DaemonSettings)
     http: HttpSettings = msgspec.field(default_factory=HttpSettings)
     store: StoreSettings = msgspec.field(default_factory=StoreSettings)
+    door: DoorSettings = msgspec.field(default_factory=DoorSettings)
     queues: QueueSettings = msgspec.field(default_factory=QueueSettings)
     health: HealthSettings = msgspec.field(default_factory=HealthSettings)
     pipelines: PipelineSettings = msgspec.field(default_factory=PipelineSettings)
@@ -155,6 +169,11 @@ class Settings(_Section, frozen=True, kw_only=True):
     def socket_path(self) -> Path:
         """The control socket, with the default filled in."""
         return Path(self.daemon.socket) if self.daemon.socket else socket_for(self.daemon.state_dir)
+
+    @property
+    def store_socket_path(self) -> Path:
+        """The store's own socket, beside the control socket and named after it."""
+        return store_socket_for(self.socket_path)
 
 
 def default_state_dir() -> Path:
@@ -172,10 +191,16 @@ def socket_for(state_dir: str) -> Path:
     return (Path(state_dir) if state_dir else default_state_dir()) / "platformd.sock"
 
 
+def store_socket_for(control_socket: Path) -> Path:
+    """The store's own socket that belongs to a control socket."""
+    return control_socket.with_suffix(".store")
+
+
 SECTIONS: dict[str, type[_Section]] = {
     "daemon": DaemonSettings,
     "http": HttpSettings,
     "store": StoreSettings,
+    "door": DoorSettings,
     "queues": QueueSettings,
     "health": HealthSettings,
     "pipelines": PipelineSettings,

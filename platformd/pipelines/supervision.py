@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from subprocess import PIPE
@@ -17,6 +16,7 @@ from typing import Protocol
 import msgspec
 import trio
 
+from platformd.core.processes import own_environment, own_module
 from platformd.pipelines.plan import WorkerConfig
 from platformd.pipelines.rules import WorkerFact, WorkerState
 from platformd.pipelines.work import Report
@@ -78,9 +78,13 @@ class ProcessSpawner:
 
     async def spawn(self) -> WorkerProcess:
         """Start one."""
-        command = [sys.executable, "-m", "platformd.pipelines.worker"]
         process = await trio.lowlevel.open_process(
-            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+            own_module("platformd.pipelines.worker"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=own_environment(),
+            start_new_session=True,
         )
         return _Process(process)
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from platformd.cli.demo_replay import Output, Sent, Source, open_source
 from platformd.client.blocking import Client
 from platformd.client.http import Target
 from platformd.core.errors import InvalidInput, Unavailable
+from platformd.core.processes import own_environment, own_module
 from platformd.model.kinds import KINDS
 from platformd.model.pipeline import PIPELINE, StageStatus
 from platformd.model.stream import STREAM
@@ -36,10 +36,10 @@ from tests.pipelines.packets import alert, container, read_all
 def run(*arguments: str, temporary: Path, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """``platformd demo`` with a place of its own for temporary files."""
     return subprocess.run(
-        [sys.executable, "-m", "platformd.cli.main", "demo", *arguments],
+        own_module("platformd.cli.main", "demo", *arguments),
         capture_output=True,
         text=True,
-        env=os.environ | {"TMPDIR": str(temporary)} | (environ or {}),
+        env=own_environment(os.environ | {"TMPDIR": str(temporary)} | (environ or {})),
         timeout=60,
         check=False,
     )
@@ -110,11 +110,11 @@ def test_a_bad_filter_is_refused_with_its_place(temporary: Path) -> None:
 
 def start(*arguments: str, temporary: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "platformd.cli.main", "demo", *arguments],
+        own_module("platformd.cli.main", "demo", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TMPDIR": str(temporary)},
+        env=own_environment(os.environ | {"TMPDIR": str(temporary)}),
     )
 
 

@@ -44,7 +44,7 @@ def test_only_what_is_used_is_imported(api: FakeApi, line: str, used: set[str]) 
     """Each subcommand, run to its end in a process of its own, has loaded nothing heavy that it does not use."""
     api.put("streams", "a", spec={"subjects": ["a"]})
     program = (
-        "import os, sys; from platformd.cli.main import main; os.execv = lambda *_: None\n"
+        "import os, sys; from platformd.cli.main import main; os.execve = lambda *_: None\n"
         f"main({line.split()!r})\n"
         f"print(*(m for m in {sorted(HEAVY)!r} if m in sys.modules), file=sys.stderr)"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from platformd import __version__
 from platformd.cli import main as entry
 from platformd.cli.main import EXIT_CODES, SECTIONS, main, root, wants_json
 from platformd.core.errors import BY_CODE
+from platformd.core.processes import own_environment, own_module
 from tests.client.fake_api import FakeApi
 
 from .conftest import Cli
@@ -181,8 +181,10 @@ def test_a_closed_pipe_is_no_trouble(api: FakeApi, words: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        command = [sys.executable, "-m", "platformd.cli.main", *words.split()]
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        command = own_module("platformd.cli.main", *words.split())
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, env=own_environment()
+        )
     finally:
         os.close(writing)
     assert (done.stderr, done.returncode) == ("", entry.PIPE_CLOSED)

@@ -32,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         fake = types.ModuleType(module)
         setattr(fake, function, taking(code))
         monkeypatch.setitem(sys.modules, module, fake)
-    monkeypatch.setattr(os, "execv", taking(0))
+    monkeypatch.setattr(os, "execve", taking(0))
     return calls
 
 
@@ -100,7 +100,9 @@ def test_the_terminal_takes_this_process_over(
 ) -> None:
     """The terminal's program replaces this one, and attaches where it was told to."""
     cli(*words)
-    assert started == [(sys.executable, [sys.executable, "-m", "platformd_tui", *handed])]
+    ((path, command, environ),) = started
+    assert (path, command) == (sys.executable, [sys.executable, "-P", "-m", "platformd_tui", *handed])
+    assert environ["PYTHONPATH"]
 
 
 def test_a_wrong_url_is_refused_before_the_screen_is_taken(cli: Cli, started: list[Any]) -> None:

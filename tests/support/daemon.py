@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 from platformd.client.blocking import Client
 from platformd.client.http import Target
 from platformd.core.errors import PlatformError
+from platformd.core.processes import own_environment, own_module
 
 READY_WITHIN = 30.0
 """Seconds that a daemon may take to serve, on a machine that does other things too."""
@@ -35,7 +35,8 @@ def short_directory() -> Iterator[Path]:
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment without what would configure a daemon, and with ``more``."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("PLATFORMD_")} | dict(more or {})
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PLATFORMD_")}
+    return own_environment(clean | dict(more or {}))
 
 
 class DaemonProcess:
@@ -66,12 +67,12 @@ class DaemonProcess:
 
     def command(self, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run ``platformd ARGUMENTS`` against it."""
-        command = [sys.executable, "-m", "platformd.cli.main", "--socket", str(self.socket), *arguments]
+        command = own_module("platformd.cli.main", "--socket", str(self.socket), *arguments)
         return subprocess.run(command, input=stdin, capture_output=True, env=self._environ, timeout=60, check=False)
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process without waiting for it to serve."""
-        command = [sys.executable, "-m", "platformd.cli.main", "run"]
+        command = own_module("platformd.cli.main", "run")
         command += ["--state-dir", str(self.state_dir), "--socket", str(self.socket), *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -12,6 +12,7 @@ import sys
 import click
 
 from platformd.cli.options import Session, connection_options, examples
+from platformd.core.processes import own_environment, own_module
 
 
 @click.command(
@@ -26,4 +27,4 @@ def command(session: Session) -> None:
     if session.url is not None:
         where = [session.url]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "platformd_tui", *where])  # noqa: S606 - no shell is meant
+    os.execve(sys.executable, own_module("platformd_tui", *where), own_environment())  # noqa: S606 - no shell is meant
