@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from platformd.core.clock import rfc3339
 from platformd.core.errors import Unavailable
 
@@ -30,7 +32,9 @@ def queue_address(session: Session, socket: Literal["ingest", "fetch"]) -> str:
 
 
 def delivery_document(delivery: Delivery, stream: str) -> dict[str, Any]:
-    """A record as JSON types: as the API shows it, with ``text`` where the payload is UTF-8."""
+    """A record as JSON types: as the API shows it, with ``text`` where the payload is UTF-8 and ``content``
+    where it is MessagePack and says so.
+    """
     document: dict[str, Any] = {
         "stream": stream,
         "sequence": delivery.sequence,
@@ -43,7 +47,22 @@ def delivery_document(delivery: Delivery, stream: str) -> dict[str, Any]:
         "payload": base64.b64encode(delivery.payload).decode(),
     }
     text = text_of(delivery.payload)
-    return document if text is None else document | {"text": text}
+    if text is not None:
+        return document | {"text": text}
+    return document | content_of(delivery)
+
+
+def content_of(delivery: Delivery) -> dict[str, Any]:
+    """``{"content": …}`` when the record says that it is MessagePack and is; else nothing.
+
+    What a pipeline makes of a packet is MessagePack, and a person wants to see the annotations.
+    """
+    if not delivery.headers.get("content-type", "").endswith("msgpack"):
+        return {}
+    try:
+        return {"content": msgspec.to_builtins(msgspec.msgpack.decode(delivery.payload))}
+    except (msgspec.DecodeError, TypeError, ValueError):
+        return {}
 
 
 def text_of(payload: bytes) -> str | None:

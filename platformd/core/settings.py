@@ -163,12 +163,12 @@ class Settings(_Section, frozen=True, kw_only=True):
     @property
     def state_path(self) -> Path:
         """The state directory, with the default filled in."""
-        return Path(self.daemon.state_dir) if self.daemon.state_dir else default_state_dir()
+        return Path(self.daemon.state_dir).absolute() if self.daemon.state_dir else default_state_dir()
 
     @property
     def socket_path(self) -> Path:
         """The control socket, with the default filled in."""
-        return Path(self.daemon.socket) if self.daemon.socket else socket_for(self.daemon.state_dir)
+        return Path(self.daemon.socket).absolute() if self.daemon.socket else socket_for(self.daemon.state_dir)
 
     @property
     def store_socket_path(self) -> Path:
@@ -188,7 +188,7 @@ def socket_for(state_dir: str) -> Path:
     """The control socket that belongs to ``state_dir`` (``""``: the default one) when nobody said."""
     if not state_dir and os.geteuid() == 0:
         return Path("/run/platformd/platformd.sock")
-    return (Path(state_dir) if state_dir else default_state_dir()) / "platformd.sock"
+    return (Path(state_dir).absolute() if state_dir else default_state_dir()) / "platformd.sock"
 
 
 def store_socket_for(control_socket: Path) -> Path:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from platformd.cli.commands import publish
+from platformd.cli.records import delivery_document
 from platformd.client import queues
 from platformd.client.queues import Delivery, Published, Record
 from platformd.core.errors import OutcomeUnknown, StorageFull
@@ -401,3 +403,19 @@ def test_an_unknown_outcome_is_told_as_such(cli: Cli, log: Log, monkeypatch: pyt
 
     monkeypatch.setattr(log, "submit", submit)
     assert cli("publish", "x", "y").code == 6
+
+
+def _delivery(payload: bytes, **headers: str) -> Delivery:
+    return Delivery(
+        sequence=1, subject="s", payload=payload, msg_id="", headers=headers, time_ns=0, append_time_ns=0, deliveries=1
+    )
+
+
+def test_messagepack_is_shown_as_what_it_says() -> None:
+    """A record that says it is MessagePack is shown decoded; one that lies, or says nothing, is not."""
+    packed = msgspec.msgpack.encode({"id": "7", "annotations": {"galactic_latitude": -57.5}, "raw": b"\x00"})
+    kind = {"content-type": "application/vnd.platformd.envelope+msgpack"}
+    shown = delivery_document(_delivery(packed, **kind), "alerts")
+    assert shown["content"] == {"id": "7", "annotations": {"galactic_latitude": -57.5}, "raw": "AA=="}
+    assert "content" not in delivery_document(_delivery(b"\xc1\xff", **kind), "alerts")
+    assert "content" not in delivery_document(_delivery(packed), "alerts")

@@ -71,3 +71,11 @@ def test_short_environment_names(tmp_path: Path) -> None:
     assert settings.socket_path == Path("/x/p.sock")
     assert settings.state_path == tmp_path
     assert load(environ={"PLATFORMD_STATE_DIR": str(tmp_path)}).socket_path == tmp_path / "platformd.sock"
+
+
+def test_relative_paths_are_made_absolute() -> None:
+    """A path that others are told must mean the same from where they stand."""
+    settings = load(environ={"PLATFORMD_STATE_DIR": "state"})
+    assert settings.state_path == Path.cwd() / "state"
+    assert settings.socket_path == Path.cwd() / "state" / "platformd.sock"
+    assert load(environ={"PLATFORMD_SOCKET": "p.sock"}).socket_path == Path.cwd() / "p.sock"
