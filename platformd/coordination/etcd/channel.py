@@ -17,9 +17,17 @@ import trio
 from platformd.coordination.etcd import frames, messages
 from platformd.coordination.etcd.connection import Bounds, Connection
 from platformd.coordination.etcd.dial import Refused, dial
-from platformd.coordination.etcd.errors import Again, Refusal, no_answer, outcome_unknown, refusal, unavailable
+from platformd.coordination.etcd.errors import (
+    Again,
+    AnswerTooLarge,
+    Refusal,
+    no_answer,
+    outcome_unknown,
+    refusal,
+    unavailable,
+)
 from platformd.coordination.etcd.settings import Endpoint, EtcdSettings, read_password
-from platformd.coordination.etcd.stream import Lost, Stream, TimedOut
+from platformd.coordination.etcd.stream import Lost, Oversize, Stream, TimedOut
 from platformd.core.errors import PlatformError, Unauthorized, Unavailable
 from platformd.core.quantities import seconds, size_bytes
 
@@ -113,7 +121,7 @@ class Channel:
             OutcomeUnknown: a change was sent and not answered.
             Unavailable: no member could be asked; nothing was done.
             DeadlineExceeded: a question was not answered in time.
-            Oversize: the answer is larger than ``max_message``.
+            AnswerTooLarge: the answer to a question is larger than ``max_message``.
             PlatformError: what etcd refused; see ``errors``.
         """
         deadline = trio.current_time() + self.timeout
@@ -126,6 +134,10 @@ class Channel:
             headers = self._headers(path, token)
             try:
                 reply = await connection.call(headers, message, deadline, keep=change)
+            except Oversize as error:
+                if change:
+                    raise outcome_unknown(str(error)) from error
+                raise AnswerTooLarge(str(error), subject="etcd", hint="ask for less, or raise max_message") from error
             except Lost as lost:
                 if change and lost.sent:
                     raise outcome_unknown(lost.reason) from lost

@@ -247,7 +247,7 @@ class Connection:
             if not received:
                 self._fail("the member closed the connection")
                 return
-            self._heard = trio.current_time()
+            self._heard, self._awaits_pong = trio.current_time(), False
             for frame in self._frames.feed(bytes(received)):
                 if (self._split is not None) != (frame.type == frames.CONTINUATION):
                     raise ProtocolError("headers out of their order")
@@ -370,8 +370,6 @@ class Connection:
 
     def _check_life(self, now: float) -> float:
         bounds = self._bounds
-        if self._awaits_pong and self._heard > self._pinged:
-            self._awaits_pong = False
         if self._awaits_pong:
             late = self._pinged + bounds.keepalive_timeout
             if late <= now:

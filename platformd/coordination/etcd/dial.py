@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 import trio
@@ -67,4 +68,4 @@ def _reason(error: OSError) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     found = cause if isinstance(cause, OSError) else error
-    return found.strerror or str(found)
+    return os.strerror(found.errno) if found.errno and found.errno > 0 else found.strerror or str(found)

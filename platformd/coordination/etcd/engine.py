@@ -23,10 +23,10 @@ from platformd.coordination.etcd.errors import CompactedReply
 from platformd.coordination.etcd.keyspace import Keyspace
 from platformd.coordination.etcd.lease import Leases, no_lease
 from platformd.coordination.etcd.reader import Reader
-from platformd.coordination.etcd.stream import Oversize
 from platformd.coordination.etcd.watch import WatchHub
+from platformd.coordination.etcd.wire import Malformed
 from platformd.coordination.sqlite.txn import Limits, check, check_key, check_range, shown
-from platformd.core.errors import InvalidInput, NotFound, OutcomeUnknown
+from platformd.core.errors import InvalidInput, NotFound
 
 
 class EtcdStore:
@@ -118,13 +118,10 @@ class EtcdStore:
     ) -> TxnResult:
         request = messages.txn_request(compares, then, otherwise, self._keyspace)
         change = not all(isinstance(operation, Get) for operation in (*then, *otherwise))
-        try:
-            answer = messages.txn_response(await self._channel.call(messages.TXN, request, change=change))
-        except Oversize as error:
-            raise OutcomeUnknown(
-                f"the transaction was sent, but {error}", subject="transaction", hint="read less in one transaction"
-            ) from error
+        answer = messages.txn_response(await self._channel.call(messages.TXN, request, change=change))
         branch = then if answer.succeeded else otherwise
+        if len(answer.answers) != len(branch):
+            raise Malformed("another number of operations than was asked for")
         results = tuple(
             messages.operation_result(operation, what, self._keyspace.cut)
             for operation, what in zip(branch, answer.answers, strict=True)

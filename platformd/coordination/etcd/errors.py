@@ -51,6 +51,10 @@ class CompactedReply(Gone):
     """A revision has been compacted; etcd does not say which is the oldest that is left."""
 
 
+class AnswerTooLarge(TooLarge):
+    """The answer to a question is larger than ``max_message``."""
+
+
 class _Rule(NamedTuple):
     make: Callable[[str], PlatformError]
     again: Again

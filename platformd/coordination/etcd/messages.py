@@ -24,6 +24,7 @@ from platformd.coordination.etcd.keyspace import Bounds, Keyspace
 from platformd.coordination.etcd.wire import (
     INT64_MAX,
     INT64_MIN,
+    Malformed,
     blob,
     chosen_integer,
     content,
@@ -206,12 +207,14 @@ def txn_response(message: bytes) -> Txn:
 
 def operation_result(operation: Operation, answer: bytes, cut: int) -> OperationResult:
     """Decode a ``ResponseOp``."""
-    ((_, what),) = fields(answer)
-    inner = content(what)
+    found = fields(answer)
+    if len(found) != 1:
+        raise Malformed("an operation without its answer")
+    inner = content(found[0][1])
     if isinstance(operation, Put):
         return put_response(inner, cut)[0]
     if isinstance(operation, Delete):
-        found = fields(inner)  # of an empty range: a ``RangeResponse`` without fields 2 and 3
+        found = fields(inner)  # for an empty range: of a ``RangeResponse`` without fields 2 and 3
         deleted = sum(signed(value) for number, value in found if number == 2)
         return DeleteResult(deleted, tuple(key_value(content(value), cut) for number, value in found if number == 3))
     return GetResult(tuple(range_response(inner, cut).items))

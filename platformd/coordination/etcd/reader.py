@@ -7,11 +7,10 @@ import trio
 from platformd.coordination.contract import Compacted, KeyValue, Listing
 from platformd.coordination.etcd import messages
 from platformd.coordination.etcd.channel import Channel
-from platformd.coordination.etcd.errors import CompactedReply
+from platformd.coordination.etcd.errors import AnswerTooLarge, CompactedReply
 from platformd.coordination.etcd.keyspace import Bounds, Keyspace
 from platformd.coordination.etcd.messages import Range
 from platformd.coordination.etcd.stream import Lost, Oversize
-from platformd.core.errors import TooLarge
 
 PAGE_BYTES = 2 * 1024 * 1024
 """How large a part of a long list is meant to be."""
@@ -85,9 +84,9 @@ class Reader:
             part = Bounds(start, bounds.end)
             try:
                 found = await self._range(part, revision, limit=wanted, keys_only=keys_only)
-            except Oversize as error:
+            except AnswerTooLarge:
                 if wanted == 1:
-                    raise TooLarge(str(error), subject="list", hint="raise max_message") from error
+                    raise
                 size = max(1, wanted // 4)
                 continue
             items += found.items
@@ -105,7 +104,7 @@ class Reader:
                 found = await self._range(
                     bounds, revision, limit=limit, keys_only=keys_only, sort=messages.SORT_BY_MOD_REVISION
                 )
-            except Oversize:
+            except AnswerTooLarge:
                 pass  # then here
             else:
                 return Listing(items=tuple(found.items), revision=revision or found.revision, more=found.more)

@@ -161,6 +161,7 @@ class Watcher:
         Raises:
             Compacted, FutureRevision: ``start`` cannot be watched from.
         """
+        channel = self._hub.channel
         newest = await self._hub.reader.newest()
         start = start or newest + 1
         if start > newest + 1:
@@ -169,8 +170,16 @@ class Watcher:
                 subject="store",
                 hint="list again and go on from its revision: the store was restored, or is another one",
             )
-        self._exchange = await self._create(start, newest)
         self.seen = self._told = start - 1
+        failures, deadline = 0, trio.current_time() + channel.timeout
+        while self._exchange is None:
+            try:
+                self._exchange = await self._create(start, newest)
+            except Unavailable:
+                failures += 1
+                if trio.current_time() >= deadline or channel.closed:
+                    raise
+                await trio.sleep(channel.delay(failures))
 
     async def _resume(self) -> None:
         failures = 0

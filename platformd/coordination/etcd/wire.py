@@ -7,7 +7,7 @@ Format: https://protobuf.dev/programming-guides/encoding.
 
 from __future__ import annotations
 
-from platformd.core.errors import Unavailable
+from platformd.core.errors import OutcomeUnknown
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ONE_BYTE = tuple(bytes([n]) for n in range(128))
@@ -20,8 +20,8 @@ INT64_MAX = _SIGN - 1
 Fields = list[tuple[int, "int | bytes"]]
 
 
-class Malformed(Unavailable):
-    """A message that is not what etcd sends."""
+class Malformed(OutcomeUnknown):
+    """A message that is not what etcd sends; what the request has done is anybody's guess."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
