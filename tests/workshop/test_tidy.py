@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,15 @@ def test_layers() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.system
+def test_c_is_formatted() -> None:
+    """Every C file is as .clang-format says."""
+    tool = shutil.which("clang-format")
+    if tool is None:
+        pytest.skip("clang-format is not installed (Debian: clang-format)")
+    done = subprocess.run(
+        [tool, "--dry-run", "-Werror", *map(str, C)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
