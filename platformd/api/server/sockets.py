@@ -83,6 +83,14 @@ def open_sockets(settings: Settings) -> list[BoundSocket]:
     return bound
 
 
+def open_store_socket(settings: Settings) -> BoundSocket:
+    """Listen on the store's socket, beside the control socket and with its mode.
+
+    Raises: as ``open_sockets``.
+    """
+    return bind_unix(settings.store_socket_path, _mode(settings.daemon.socket_mode))
+
+
 def bind_unix(path: Path, mode: int) -> BoundSocket:
     """Listen on a Unix socket at ``path`` with permissions ``mode``.
 
