@@ -46,16 +46,20 @@ class Work(Protocol[T_co]):
         ...
 
 
+Result = outcome.Value[T] | outcome.Error
+"""What came of a job."""
+
+
 class Job(Generic[T]):
-    """Work on its way: what is to be done, who waits for it, what came of it."""
+    """Work on its way: what is to be done, who waits for it (a task, or a function to be called), what came of it."""
 
-    __slots__ = ("result", "taken", "task", "work")
+    __slots__ = ("result", "taken", "waits", "work")
 
-    def __init__(self, work: Work[T], task: trio.lowlevel.Task) -> None:
+    def __init__(self, work: Work[T], waits: trio.lowlevel.Task | Callable[[Result[T]], None]) -> None:
         self.work = work
-        self.task = task
+        self.waits = waits
         self.taken = False
-        self.result: outcome.Value[T] | outcome.Error | None = None
+        self.result: Result[T] | None = None
 
 
 class WriteQueue:
@@ -91,13 +95,35 @@ class WriteQueue:
         finally:
             self._line.leave(size)
 
-    async def _hand_over(self, work: Work[T]) -> T:
-        job = Job(work, trio.lowlevel.current_task())
+    def submit_soon(self, work: Work[T], done: Callable[[Result[T]], None]) -> bool:
+        """Have ``work`` done by the writer, then call ``done`` with what came of it, without a task that waits.
+
+        For whoever has many on their way at once: ``done`` is called on trio's side, within the one callback of the
+        batch; it must neither raise nor take long. It cannot be taken back.
+
+        Returns:
+            False, and it is not done, if there is no room for it now.
+
+        Raises:
+            Unavailable: the store is stopping, or its writer failed; it was not done.
+        """
+        if self._closed is not None:
+            raise copy_of(self._closed)
+        if not self._line.try_enter(work.size):
+            return False
+        self._append(Job(work, done))
+        return True
+
+    def _append(self, job: Job[Any]) -> None:
         self._open.add(job)
         with self._lock:
             self._waiting.append(job)
         if not self._wake.is_set():
             self._wake.set()
+
+    async def _hand_over(self, work: Work[T]) -> T:
+        job = Job(work, trio.lowlevel.current_task())
+        self._append(job)
 
         def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
             with self._lock:
@@ -127,14 +153,20 @@ class WriteQueue:
             if job in self._open:  # else its task was told long ago that nobody knows
                 self._open.discard(job)
                 assert job.result is not None
-                trio.lowlevel.reschedule(job.task, job.result)
+                self._tell(job, job.result)
 
     def abandon(self, error: PlatformError) -> None:
         """The writer does not come back: everyone who waits is told ``error``."""
         self.close(error)
-        for job in self._open:
-            trio.lowlevel.reschedule(job.task, outcome.Error(copy_of(error)))
-        self._open.clear()
+        while self._open:
+            self._tell(self._open.pop(), outcome.Error(copy_of(error)))
+
+    def _tell(self, job: Job[Any], result: Result[Any]) -> None:
+        if isinstance(job.waits, trio.lowlevel.Task):
+            trio.lowlevel.reschedule(job.waits, result)
+        else:
+            self._line.leave(job.work.size)
+            job.waits(result)
 
     # --- the writer's side ---
 
@@ -185,11 +217,17 @@ class _Line:
     def _fits(self, size: int) -> bool:
         return self.inside < self._max_jobs and (self.inside == 0 or self._bytes + size <= self._max_bytes)
 
+    def try_enter(self, size: int) -> bool:
+        """Enter if there is room, and nobody waits for it."""
+        if self._outside or not self._fits(size):
+            return False
+        self.inside += 1
+        self._bytes += size
+        return True
+
     async def enter(self, size: int) -> None:
         """Wait for room; a checkpoint only if there is none (``submit`` always has one)."""
-        if not self._outside and self._fits(size):
-            self.inside += 1
-            self._bytes += size
+        if self.try_enter(size):
             return
         task = trio.lowlevel.current_task()
         self._outside[task] = size
