@@ -11,12 +11,14 @@ Promises, each proved by ``tests/conformance`` on every engine:
   resumable (``start_revision``) and bookmarkable (a progress batch of revision R says that all up to R
   was delivered). A slow watcher is served from history and never grows memory.
 - A lease never ends before its time-to-live is over; its remaining time survives a restart.
+- A snapshot is the store exactly as it was at one revision, taken while others read and write.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -51,12 +53,18 @@ class Listing(_Fact, frozen=True, kw_only=True):
     """The answer to ``list``."""
 
     items: tuple[KeyValue, ...]
-    """Ordered by key."""
+    """In the order that was asked for; by key if none was."""
     revision: int
     """The revision at which all items were true together."""
     more: bool = False
-    """Whether ``limit`` cut the answer; go on from the last key + b"\\x00" at ``revision``."""
+    """Whether ``limit`` cut the answer; if it is by key, go on from the last key + b"\\x00" at ``revision``."""
+    count: int
+    """How many keys are in the range at ``revision``, whatever the limit."""
 
+
+Order = Literal["key", "-key", "mod_revision", "-mod_revision"]
+"""How a list is ordered; with a minus, the other way round. Of one revision's keys the order is by key (the
+other way round with a minus)."""
 
 CompareTarget = Literal["value", "version", "create_revision", "mod_revision", "lease"]
 CompareOperator = Literal["==", "!=", "<", ">"]
@@ -128,10 +136,13 @@ class TxnResult(_Fact, frozen=True, kw_only=True):
     """One for each operation of the branch that ran."""
 
 
+EventType = Literal["put", "delete"]
+
+
 class Event(_Fact, frozen=True, kw_only=True, gc=False):
     """One change of one key."""
 
-    type: Literal["put", "delete"]
+    type: EventType
     kv: KeyValue
     """After a put; for a delete: the key, ``mod_revision`` of the deletion, an empty value, version 0."""
     previous: KeyValue | None = None
@@ -155,7 +166,16 @@ class Lease(_Fact, frozen=True, kw_only=True):
     remaining: float
     """Seconds until it ends if nobody keeps it alive."""
     keys: tuple[bytes, ...] = ()
-    """What is bound to it and will be deleted with it."""
+    """What is bound to it and will be deleted with it, ordered; only ``Leases.get`` says it."""
+
+
+class Snapshot(_Fact, frozen=True, kw_only=True):
+    """A copy of the store in a file."""
+
+    path: Path
+    revision: int
+    """The store's revision that it is the copy of."""
+    size_bytes: int
 
 
 class StoreStatus(_Fact, frozen=True, kw_only=True):
@@ -191,8 +211,59 @@ class FutureRevision(Conflict):
     code = "future_revision"
 
 
+class Leases(Protocol):
+    """The leases of a store: keys can be bound to one, and are deleted when it ends."""
+
+    async def grant(self, ttl: float, *, lease_id: int = 0) -> Lease:
+        """A new lease of ``ttl`` seconds (limited to the configured range), durable on return.
+
+        Args:
+            ttl: its time to live, seconds; it begins when this returns.
+            lease_id: the id that it shall have; 0 for one of the store's choice.
+
+        Raises:
+            Conflict: there is a lease of that id.
+            InvalidInput: ``ttl`` is not a number, or ``lease_id`` is not in [0, 2**63).
+            LimitReached: there are too many leases.
+        """
+        ...
+
+    async def keep_alive(self, lease_id: int) -> Lease:
+        """Make its remaining time its granted time to live again.
+
+        Raises:
+            NotFound: it is not there: it ended.
+        """
+        ...
+
+    async def revoke(self, lease_id: int) -> int:
+        """End it now and delete its keys in one revision; the number of keys deleted.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        ...
+
+    async def get(self, lease_id: int) -> Lease:
+        """How long it has left, and which keys are bound to it. Does not keep it alive.
+
+        Raises:
+            NotFound: it is not there.
+        """
+        ...
+
+    async def list(self) -> tuple[Lease, ...]:
+        """All leases, by id, without their keys."""
+        ...
+
+
 class Store(Protocol):
-    """An engine. At most eight methods; every name is etcd's."""
+    """An engine: seven methods, and its leases; every name is etcd's."""
+
+    @property
+    def leases(self) -> Leases:
+        """Its leases."""
+        ...
 
     async def get(self, key: bytes, *, revision: int = 0) -> KeyValue | None:
         """The key now, or as it was at ``revision``; ``None`` if it is not there.
@@ -205,16 +276,28 @@ class Store(Protocol):
         ...
 
     async def list(
-        self, key: bytes, end: bytes | None, *, revision: int = 0, limit: int = 0, keys_only: bool = False
+        self,
+        key: bytes,
+        end: bytes | None,
+        *,
+        revision: int = 0,
+        limit: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        order: Order = "key",
     ) -> Listing:
-        """All keys in [key, end), ordered; ``end=None`` for no upper bound. All are of one revision.
+        """All keys in [key, end); ``end=None`` for no upper bound. All are of one revision.
 
         Args:
+            key: the range's start; empty for the lowest key.
+            end: its end, which is not in it.
             revision: list as it was then; 0 for now.
             limit: at most this many (``more`` says if there are others); 0 for all.
             keys_only: leave the values empty.
+            count_only: leave the items out: only ``count`` is asked for (``more`` is false).
+            order: by key or by the revision of the last change, up or down. Paging is for "key" only.
 
-        Raises: as ``get``.
+        Raises: as ``get``; ``InvalidInput`` for an order that there is not.
         """
         ...
 
@@ -234,9 +317,17 @@ class Store(Protocol):
         ...
 
     def watch(
-        self, key: bytes, end: bytes | None, *, start_revision: int = 0, previous: bool = False
+        self,
+        key: bytes,
+        end: bytes | None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
+        only: EventType | None = None,
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchBatch]]:
         """Events of [key, end) from ``start_revision`` on (0: from now on), until the block is left.
+
+        With ``only``, puts or deletes alone; bookmarks come all the same.
 
         The block is entered when the watch is in place: a write that is acknowledged afterwards will be
         seen. The first batch is a bookmark of the revision that the watch starts from.
@@ -250,25 +341,29 @@ class Store(Protocol):
         """
         ...
 
-    async def lease(self, ttl: float, *, lease_id: int = 0) -> Lease:
-        """Grant a lease of ``ttl`` seconds (limited to the configured range), or, with the ``lease_id``
-        of one that is there, keep it alive: its remaining time becomes its granted ttl again.
+    async def compact(self, revision: int) -> None:
+        """Everything older than ``revision`` may go: it can be neither read nor watched from. ``revision`` itself can.
+
+        A watch that has yet to read what goes ends with ``Compacted``. Compacting to the oldest revision that is
+        left changes nothing.
 
         Raises:
-            NotFound: ``lease_id`` is not there (it ended).
+            Compacted: ``revision`` itself is gone already.
+            FutureRevision: it does not exist yet.
         """
         ...
 
-    async def revoke(self, lease_id: int) -> int:
-        """End a lease now and delete its keys in one revision; the number of keys deleted.
+    async def snapshot(self, path: Path) -> Snapshot:
+        """A copy of the store as it is at one revision, in a new file, while others read and write.
+
+        The file is there whole and durable, or not at all.
 
         Raises:
-            NotFound: it is not there.
+            Conflict: there is something at ``path``.
+            StorageFull: there is no room for it.
+            Unavailable: ``path`` cannot be written.
+            Unsupported: the engine has no such file.
         """
-        ...
-
-    async def leases(self) -> tuple[Lease, ...]:
-        """All leases, by id."""
         ...
 
     async def status(self) -> StoreStatus:

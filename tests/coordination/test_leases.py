@@ -50,11 +50,11 @@ async def test_keep_alive_writes_nothing(tmp_path: Path, mock_clock: trio.testin
     """Keeping a short lease alive again and again leaves the file as it is."""
     path = tmp_path / "s.db"
     async with open_sqlite(path, SETTINGS, SystemClock()) as store:
-        lease = await store.lease(10)
+        lease = await store.leases.grant(10)
         before = (tmp_path / "s.db-wal").read_bytes()
         for _ in range(30):
             mock_clock.jump(3)
-            await store.lease(0, lease_id=lease.id)
+            await store.leases.keep_alive(lease.id)
         await settled(store)
         assert (tmp_path / "s.db-wal").read_bytes() == before
         assert on_disk(path) == {lease.id: None}
@@ -64,13 +64,13 @@ async def test_time_of_a_long_lease_is_saved_now_and_then(tmp_path: Path, mock_c
     """After a crash a long lease has little more left than it had; a short one has its whole time."""
     path = tmp_path / "s.db"
     async with open_sqlite(path, SETTINGS, SystemClock()) as store:
-        long, short = await store.lease(1000), await store.lease(SAVE_INTERVAL)
+        long, short = await store.leases.grant(1000), await store.leases.grant(SAVE_INTERVAL)
         for _ in range(20):
             await pass_time(store, mock_clock, 30)
-            await store.lease(0, lease_id=short.id)
+            await store.leases.keep_alive(short.id)
         crashed = crash_copy(path, tmp_path / "crashed")
     async with open_sqlite(crashed, SETTINGS, SystemClock()) as store:
-        left = {lease.id: lease.remaining for lease in await store.leases()}
+        left = {lease.id: lease.remaining for lease in await store.leases.list()}
     assert 400 <= left[long.id] <= 500
     assert left[short.id] == SAVE_INTERVAL
 
@@ -79,15 +79,15 @@ async def test_crash_after_a_keep_alive_never_ends_it_early(tmp_path: Path, mock
     """A keep-alive clears the remaining time on disk before it is acknowledged."""
     path = tmp_path / "s.db"
     async with open_sqlite(path, SETTINGS, SystemClock()) as store:
-        lease = await store.lease(600)
+        lease = await store.leases.grant(600)
         await pass_time(store, mock_clock, 500)
         saved = on_disk(path)[lease.id]
         assert saved is not None
         assert 100 <= saved < 300
-        await store.lease(0, lease_id=lease.id)
+        await store.leases.keep_alive(lease.id)
         crashed = crash_copy(path, tmp_path / "crashed")
     async with open_sqlite(crashed, SETTINGS, SystemClock()) as store:
-        assert [found.remaining for found in await store.leases()] == [600]
+        assert [found.remaining for found in await store.leases.list()] == [600]
 
 
 async def test_lease_of_many_keys_ends_in_steps(
@@ -96,11 +96,11 @@ async def test_lease_of_many_keys_ends_in_steps(
     """Revoking a lease with more keys than one revision may delete takes several, and leaves nothing."""
     monkeypatch.setattr(work, "LEASE_KEYS_PER_REVISION", 100)
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
-        lease = await store.lease(10)
+        lease = await store.leases.grant(10)
         for start in range(0, 250, 50):
             await store.txn([], [Put(b"%04d" % n, b"", lease.id) for n in range(start, start + 50)])
         before = (await store.status()).revision
-        assert await store.revoke(lease.id) == 250
+        assert await store.leases.revoke(lease.id) == 250
         status = await store.status()
         assert (status.revision, status.keys, status.leases) == (before + 3, 0, 0)
 
@@ -112,7 +112,7 @@ async def test_cancelled_revoke_is_finished_if_it_began(
     monkeypatch.setattr(work, "LEASE_KEYS_PER_REVISION", 10)
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
         for passes in range(12):
-            lease = await store.lease(1000)
+            lease = await store.leases.grant(1000)
             await store.txn([], [Put(b"%04d" % n, b"", lease.id) for n in range(100)])
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
@@ -123,7 +123,7 @@ async def test_cancelled_revoke_is_finished_if_it_began(
                         scope.cancel()
 
                     nursery.start_soon(cancel, scope, passes)
-                    await store.revoke(lease.id)
+                    await store.leases.revoke(lease.id)
             while True:
                 left = len((await store.list(b"", None)).items)
                 if left in {0, 100}:
@@ -131,7 +131,7 @@ async def test_cancelled_revoke_is_finished_if_it_began(
                 mock_clock.jump(0.1)
                 await trio.testing.wait_all_tasks_blocked()
             if left:
-                assert await store.revoke(lease.id) == 100
+                assert await store.leases.revoke(lease.id) == 100
 
 
 async def test_ids_are_random_and_unique(tmp_path: Path) -> None:
@@ -140,15 +140,15 @@ async def test_ids_are_random_and_unique(tmp_path: Path) -> None:
     # Every id is offered twice; zero, which stands for "no lease", first.
     source = lambda size: (next(numbers) // 2).to_bytes(size, "big")  # noqa: E731 - it reads best in one line
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock(), random_bytes=source) as store:
-        assert [(await store.lease(10)).id for _ in range(3)] == [1, 2, 3]
+        assert [(await store.leases.grant(10)).id for _ in range(3)] == [1, 2, 3]
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock(), random_bytes=lambda n: b"\xff" * n) as store:
-        assert (await store.lease(10)).id == 2**63 - 1
+        assert (await store.leases.grant(10)).id == 2**63 - 1
 
 
 async def test_not_a_number_is_refused(tmp_path: Path) -> None:
     """A time to live that is not a number is no lease."""
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
         with pytest.raises(InvalidInput, match="not a number"):
-            await store.lease(float("nan"))
+            await store.leases.grant(float("nan"))
         with pytest.raises(NotFound):
             await put(store, b"k", b"", 1)

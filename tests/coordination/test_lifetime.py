@@ -78,9 +78,13 @@ async def test_closed_store_refuses(tmp_path: Path) -> None:
         store.get(b"k"),
         store.list(b"", None),
         store.txn([], []),
-        store.lease(1),
-        store.revoke(1),
-        store.leases(),
+        store.leases.grant(1),
+        store.leases.keep_alive(1),
+        store.leases.revoke(1),
+        store.leases.get(1),
+        store.leases.list(),
+        store.compact(1),
+        store.snapshot(tmp_path / "copy.db"),
         store.status(),
     ):
         with pytest.raises(Unavailable, match="stopping"):

@@ -82,6 +82,20 @@ def _before(marks: Sequence[Mark], now_ns: int, newest: int, keep: Keep) -> int:
     return max(0, min(old[-1] + 1 if old else 0, by_count, newest))
 
 
+async def compact_to(queue: WriteQueue, counts: Callable[[], Counts], upto: int) -> None:
+    """Cut history off before revision ``upto``, step by step.
+
+    Raises:
+        PlatformError: the writer could not; the steps before that are done.
+    """
+    while (before := counts().compact_revision) < upto:
+        await queue.submit(Compact(upto, STEP_ROWS))
+        if counts().compact_revision == before:
+            return
+        if counts().compact_revision < upto:
+            await trio.sleep(STEP_PAUSE)
+
+
 class Compactor:
     """Keeps the history of one store short.
 
@@ -130,11 +144,7 @@ class Compactor:
         """
         await self._mark()
         upto = target(self._marks, self._clock.time_ns(), self._revision(), self._keep, self._floor())
-        while (before := self._counts().compact_revision) < upto:
-            await self._queue.submit(Compact(upto, STEP_ROWS))
-            if self._counts().compact_revision == before:
-                break
-            await trio.sleep(STEP_PAUSE)
+        await compact_to(self._queue, self._counts, upto)
         self._marks = [mark for mark in self._marks if mark.revision >= self._counts().compact_revision]
         while spare := spare_pages(self._counts()):
             await self._queue.submit(Shrink(min(spare, SHRINK_PAGES)))

@@ -26,7 +26,7 @@ import trio
 
 from platformd.coordination.sqlite.queue import WriteQueue
 from platformd.coordination.sqlite.work import EndLease, GrantLease, SaveLeases
-from platformd.core.errors import InvalidInput, LimitReached, NotFound, PlatformError
+from platformd.core.errors import Conflict, InvalidInput, LimitReached, NotFound, PlatformError
 
 MAX_LEASES = 100_000
 """Leases at once."""
@@ -122,30 +122,58 @@ class LeaseTable:
     def _alive(self, lease_id: int) -> Entry:
         entry = self._entries.get(lease_id)
         if entry is None or entry.ended:
-            raise NotFound("it ended or was never granted", subject=f"lease {lease_id}", hint="grant a new one")
+            raise _not_there(lease_id)
         return entry
 
     # --- what callers ask for ---
 
-    async def grant(self, ttl: float) -> Entry:
-        """A new lease, durable on return; its time begins then.
+    def get(self, lease_id: int) -> Entry:
+        """A lease, also one whose end has begun.
 
         Raises:
-            InvalidInput: ``ttl`` is not a number.
+            NotFound: it is not there.
+        """
+        entry = self._entries.get(lease_id)
+        if entry is None:
+            raise _not_there(lease_id)
+        return entry
+
+    async def grant(self, ttl: float, lease_id: int = 0) -> Entry:
+        """A new lease, durable on return; its time begins then.
+
+        Args:
+            ttl: its time to live, seconds.
+            lease_id: the id that it shall have; 0 for one that is free.
+
+        Raises:
+            Conflict: there is a lease of that id.
+            InvalidInput: ``ttl`` is not a number, or ``lease_id`` is out of range.
             LimitReached: there are too many leases.
         """
         if math.isnan(ttl):
             raise InvalidInput("the time to live is not a number", subject="lease")
+        if not 0 <= lease_id < 1 << _ID_BITS:
+            raise InvalidInput(f"{lease_id} is not a lease id", subject="lease", hint="from 1 to 2**63 - 1; 0 for any")
         if len(self._entries) >= MAX_LEASES:
             raise LimitReached(f"{MAX_LEASES} leases are there, which is the limit", subject="lease")
         ttl = float(min(max(ttl, self._min_ttl), self._max_ttl))
-        while True:
-            lease_id = int.from_bytes(self._random_bytes(8), "big") & (1 << _ID_BITS) - 1
-            if lease_id and lease_id not in self._entries and await self._queue.submit(GrantLease(lease_id, ttl)):
-                break
+        if lease_id and not await self._try_grant(lease_id, ttl):
+            raise Conflict(
+                "it is there already",
+                subject=f"lease {lease_id}",
+                hint="keep it alive, or take another id (0 for one that is free)",
+            )
+        while not lease_id:
+            drawn = int.from_bytes(self._random_bytes(8), "big") & (1 << _ID_BITS) - 1
+            if drawn and await self._try_grant(drawn, ttl):
+                lease_id = drawn
         entry = Entry(lease_id, ttl, trio.current_time() + ttl, None)
         self._add(entry)
         return entry
+
+    async def _try_grant(self, lease_id: int, ttl: float) -> bool:
+        # What is in memory is more than what the writer knows: a lease whose end has begun is not over.
+        return lease_id not in self._entries and await self._queue.submit(GrantLease(lease_id, ttl))
 
     async def keep_alive(self, lease_id: int) -> Entry:
         """Make a lease's remaining time its time to live again.
@@ -272,3 +300,7 @@ class LeaseTable:
                     remaining[entry.id] = left
             if remaining:
                 await self._queue.submit(SaveLeases(remaining))
+
+
+def _not_there(lease_id: int) -> NotFound:
+    return NotFound("it ended or was never granted", subject=f"lease {lease_id}", hint="grant a new one")

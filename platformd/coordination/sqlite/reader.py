@@ -10,6 +10,10 @@ few hundred rows, all within one read transaction. A list as of an old revision 
 What a reader sees is durable: see ``schema``. What was acknowledged is seen: the writer's COMMIT returns
 before anyone is told.
 
+A count of what a limit cut off reads the whole range, in a thread. Who lists page by page does not pay for it on
+each page: a revision does not change, so what is left after a page is what was there less the page, and that
+is remembered (``_Counted``).
+
 A read as of revision R takes each key's state from ``current`` if it has not changed since R, and otherwise from the
 one history row after R whose *former* state is of R or before.
 """
@@ -18,13 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
-from platformd.coordination.contract import Compacted, Event, FutureRevision, KeyValue, Listing
+from platformd.coordination.contract import Compacted, Event, FutureRevision, KeyValue, Listing, Order
 from platformd.coordination.sqlite import rows
 from platformd.coordination.sqlite.errors import translated
 from platformd.coordination.sqlite.schema import open_reader
@@ -45,19 +50,44 @@ RECENT_REVISIONS = 4096
 WATCH_REVISIONS = 128
 """Revisions of history that one step of a catching-up watch looks through."""
 
+COUNTS_KEPT = 64
+"""How many paged lists at once need not count anew on each page."""
+
+ORDERS: dict[Order, str] = {
+    "key": "key",
+    "-key": "key DESC",
+    "mod_revision": "mod_revision, key",
+    "-mod_revision": "mod_revision DESC, key DESC",
+}
+"""Each order that a list can have, as SQLite's words."""
+
 _COLUMNS = "key, value, create_revision, mod_revision, version, lease"
 _KEYS_ONLY = "key, x'', create_revision, mod_revision, version, lease"
 _UNION = """
     SELECT {columns} FROM current WHERE key >= :key {below} AND mod_revision <= :revision
     UNION ALL
-    SELECT {plus}key, {value}, prev_create, prev_mod, prev_version, prev_lease FROM history {index}
+    SELECT {plus}key AS key, {value}, prev_create, prev_mod, prev_version, prev_lease FROM history {index}
     WHERE {plus}key >= :key {plus_below} AND revision > :revision AND prev_mod BETWEEN 1 AND :revision
-    ORDER BY 1 LIMIT :limit
 """
 
 
+class Range(NamedTuple):
+    """What a list asks for."""
+
+    key: bytes
+    """The range's start."""
+    end: bytes | None
+    """Its end; ``None`` for none."""
+    revision: int = 0
+    """As it was then; 0 for now."""
+    limit: int = 0
+    """At most so many; 0 for all."""
+    keys_only: bool = False
+    order: Order = "key"
+
+
 def _past(*, keys_only: bool, bounded: bool, recent: bool) -> str:
-    """The statement for a list as of a revision, in one of two ways.
+    """What a range was as of a revision, in one of two ways.
 
     What changed since a recent revision is few rows at the end of history; since an old one, the range's own rows
     in the index are fewer. (The plus keeps SQLite from the index.)
@@ -91,6 +121,7 @@ class Reader:
         self._now = open_reader(path)
         self._idle: list[sqlite3.Connection] = []
         self._room = trio.Semaphore(MAX_SNAPSHOTS)
+        self._counted = _Counted()
         self._closed = False
 
     def close(self) -> None:
@@ -118,54 +149,93 @@ class Reader:
                     row = None
                 return None if row is None else rows.key_value(row)
 
-    async def list_range(self, key: bytes, end: bytes | None, revision: int, limit: int, *, keys_only: bool) -> Listing:
-        """A range now (``revision`` 0) or then. A checkpoint only where it is long.
+    async def list_range(self, wanted: Range) -> Listing:
+        """A range now or then. A checkpoint only where it is long.
 
         Raises: as ``Store.list``.
         """
-        if revision:
+        if wanted.revision or wanted.order.endswith("mod_revision"):
             async with self._long() as connection:
-                return await trio.to_thread.run_sync(self._list_past, connection, key, end, revision, limit, keys_only)
+                return await trio.to_thread.run_sync(self._list_in_thread, connection, wanted)
         with translated(self._path), _snapshot(self._now) as connection:
-            items, whole = _chunk(_select_now(connection, key, end, limit, keys_only=keys_only))
-            if whole:
-                return _listing(items, _revision(connection), limit)
+            items, whole = _chunk(_select_now(connection, wanted))
+            if whole and not _cut(items, wanted):
+                return Listing(items=tuple(items), revision=_revision(connection), count=len(items))
         async with self._long() as connection:
             with translated(self._path), _snapshot(connection):
-                cursor = _select_now(connection, key, end, limit, keys_only=keys_only)
+                cursor = _select_now(connection, wanted)
                 items, whole = _chunk(cursor)
                 while not whole:
                     await trio.lowlevel.checkpoint()
                     more, whole = _chunk(cursor)
                     items += more
-                return _listing(items, _revision(connection), limit)
+                revision = _revision(connection)
+                count = len(items)
+                if _cut(items, wanted):
+                    count = await trio.to_thread.run_sync(self._count_now, connection, wanted)
+                return self._listing(items, wanted, revision, count)
 
-    def _list_past(
-        self, connection: sqlite3.Connection, key: bytes, end: bytes | None, revision: int, limit: int, keys_only: bool
-    ) -> Listing:
+    async def count(self, wanted: Range) -> Listing:
+        """How many keys are in a range, now or then, and nothing else.
+
+        Raises: as ``Store.list``.
+        """
+        async with self._long() as connection:
+            return await trio.to_thread.run_sync(self._count_in_thread, connection, wanted)
+
+    def _count_in_thread(self, connection: sqlite3.Connection, wanted: Range) -> Listing:
         with translated(self._path), _snapshot(connection):
-            newest = _check_revision(connection, revision)
-            recent = newest - revision <= RECENT_REVISIONS
-            statement = _past(keys_only=keys_only, bounded=end is not None, recent=recent)
-            parameters = {"key": key, "end": end, "revision": revision, "limit": limit + 1 if limit else -1}
-            return _listing([rows.key_value(row) for row in connection.execute(statement, parameters)], revision, limit)
+            newest = _check_revision(connection, wanted.revision)
+            if wanted.revision in (0, newest):
+                return Listing(items=(), revision=newest, count=self._count_now(connection, wanted))
+            count = self._count_past(connection, wanted, newest)
+            return Listing(items=(), revision=wanted.revision, count=count)
+
+    def _list_in_thread(self, connection: sqlite3.Connection, wanted: Range) -> Listing:
+        with translated(self._path), _snapshot(connection):
+            newest = _check_revision(connection, wanted.revision)
+            if wanted.revision in (0, newest):
+                items = [rows.key_value(row) for row in _select_now(connection, wanted)]
+                count = self._count_now(connection, wanted) if _cut(items, wanted) else len(items)
+                return self._listing(items, wanted, newest, count)
+            items = [rows.key_value(row) for row in _select_past(connection, wanted, newest)]
+            count = self._count_past(connection, wanted, newest) if _cut(items, wanted) else len(items)
+            return self._listing(items, wanted, wanted.revision, count)
+
+    def _count_now(self, connection: sqlite3.Connection, wanted: Range) -> int:
+        known = self._counted.take(wanted.key, wanted.end, wanted.revision)
+        if known is not None:
+            return known
+        below, bounds = ("", (wanted.key,)) if wanted.end is None else ("AND key < ?", (wanted.key, wanted.end))
+        return int(connection.execute(f"SELECT count(*) FROM current WHERE key >= ? {below}", bounds).fetchone()[0])  # noqa: S608 - no input in it
+
+    def _count_past(self, connection: sqlite3.Connection, wanted: Range, newest: int) -> int:
+        known = self._counted.take(wanted.key, wanted.end, wanted.revision)
+        if known is not None:
+            return known
+        source, parameters = _past_of(wanted._replace(keys_only=True), newest)
+        return int(connection.execute(f"SELECT count(*) FROM ({source})", parameters).fetchone()[0])  # noqa: S608 - no input in it
+
+    def _listing(self, items: list[KeyValue], wanted: Range, revision: int, count: int) -> Listing:
+        if not _cut(items, wanted):
+            return Listing(items=tuple(items), revision=revision, count=count)
+        items.pop()
+        if wanted.order == "key":
+            self._counted.put(items[-1].key + b"\x00", wanted.end, revision, count - len(items))
+        return Listing(items=tuple(items), revision=revision, more=True, count=count)
 
     def bounds(self) -> tuple[int, int]:
         """The oldest revision that can be read, and the newest, of one moment."""
         with translated(self._path), _snapshot(self._now) as connection:
             return connection.execute(rows.COMPACT_REVISION).fetchone()[0], _revision(connection)
 
-    def events(
-        self, key: bytes, end: bytes | None, after: int, upto: int, *, previous: bool
-    ) -> tuple[list[Event], int]:
-        """A step through history: events of [key, end) after revision ``after``, of whole revisions.
+    def events(self, wanted: rows.Wanted, after: int, upto: int) -> tuple[list[Event], int]:
+        """A step through history: what is wanted of it after revision ``after``, of whole revisions.
 
         Args:
-            key: the range's start.
-            end: its end; ``None`` for none.
+            wanted: which events.
             after: the last revision that the watcher has.
             upto: the last one that it may be given.
-            previous: with what was before.
 
         Returns:
             The events, and the revision up to which they are complete.
@@ -180,25 +250,24 @@ class Reader:
                 raise Compacted(after + 1, oldest)
             found: list[Event] = []
             size = 0
-            for row in rows.select_events(connection, key, end, after, upto, previous=previous):
+            for row in rows.select_events(connection, wanted, after, upto):
                 if (len(found) >= CHUNK_ROWS or size >= CHUNK_BYTES) and row[0] != _last(found):
                     return found, _last(found)
-                event = rows.event(row, previous=previous)
+                event = rows.event(row, previous=wanted.previous)
                 found.append(event)
                 size += event_bytes(event)
             return found, upto
 
-    async def leased_keys(self) -> dict[int, list[bytes]]:
-        """The keys that are bound to each lease."""
-        found: dict[int, list[bytes]] = {}
+    async def leased_keys(self, lease_id: int) -> tuple[bytes, ...]:
+        """The keys that are bound to a lease, ordered, of one moment."""
+        found: list[bytes] = []
         async with self._long() as connection:
             with translated(self._path):
-                cursor = connection.execute("SELECT lease, key FROM current WHERE lease != 0 ORDER BY lease, key")
+                cursor = connection.execute(rows.LEASED_KEYS, (lease_id,))
                 while chunk := cursor.fetchmany(CHUNK_ROWS):
-                    for lease, key in chunk:
-                        found.setdefault(lease, []).append(key)
+                    found += [key for (key,) in chunk]
                     await trio.lowlevel.checkpoint()
-        return found
+        return tuple(found)
 
     @contextlib.asynccontextmanager
     async def _long(self) -> AsyncIterator[sqlite3.Connection]:
@@ -248,7 +317,7 @@ def _revision(connection: sqlite3.Connection) -> int:
 
 
 def _check_revision(connection: sqlite3.Connection, revision: int) -> int:
-    """Refuse a revision that cannot be read; the newest one if it can."""
+    """Refuse a revision that cannot be read (0, for now, can); the newest one if it can."""
     newest = _revision(connection)
     if revision > newest:
         raise FutureRevision(
@@ -257,20 +326,41 @@ def _check_revision(connection: sqlite3.Connection, revision: int) -> int:
             hint="list again; a revision from another store, or from before a restore, means nothing here",
         )
     oldest = connection.execute(rows.COMPACT_REVISION).fetchone()[0]
-    if revision < oldest:
+    if 0 < revision < oldest:
         raise Compacted(revision, oldest)
     return newest
 
 
-def _select_now(
-    connection: sqlite3.Connection, key: bytes, end: bytes | None, limit: int, *, keys_only: bool
-) -> sqlite3.Cursor:
-    columns = _KEYS_ONLY if keys_only else _COLUMNS
-    below, bounds = ("", (key,)) if end is None else ("AND key < ?", (key, end))
+def _select_now(connection: sqlite3.Connection, wanted: Range) -> sqlite3.Cursor:
+    columns = _KEYS_ONLY if wanted.keys_only else _COLUMNS
+    below, bounds = ("", (wanted.key,)) if wanted.end is None else ("AND key < ?", (wanted.key, wanted.end))
+    order = ORDERS[wanted.order]
     return connection.execute(
-        f"SELECT {columns} FROM current WHERE key >= ? {below} ORDER BY key LIMIT ?",  # noqa: S608 - no input in it
-        (*bounds, limit + 1 if limit else -1),
+        f"SELECT {columns} FROM current WHERE key >= ? {below} ORDER BY {order} LIMIT ?",  # noqa: S608 - no input in it
+        (*bounds, _one_more(wanted)),
     )
+
+
+def _select_past(connection: sqlite3.Connection, wanted: Range, newest: int) -> sqlite3.Cursor:
+    source, parameters = _past_of(wanted, newest)
+    order = ORDERS[wanted.order]
+    return connection.execute(f"{source} ORDER BY {order} LIMIT :limit", parameters | {"limit": _one_more(wanted)})
+
+
+def _past_of(wanted: Range, newest: int) -> tuple[str, dict[str, Any]]:
+    recent = newest - wanted.revision <= RECENT_REVISIONS
+    source = _past(keys_only=wanted.keys_only, bounded=wanted.end is not None, recent=recent)
+    return source, {"key": wanted.key, "end": wanted.end, "revision": wanted.revision}
+
+
+def _one_more(wanted: Range) -> int:
+    """What SQLite's LIMIT is: one more than was asked for tells whether there is more."""
+    return wanted.limit + 1 if wanted.limit else -1
+
+
+def _cut(items: list[KeyValue], wanted: Range) -> bool:
+    """Whether the limit cuts what was found."""
+    return bool(wanted.limit) and len(items) > wanted.limit
 
 
 def _chunk(cursor: Iterator[tuple[Any, ...]]) -> tuple[list[KeyValue], bool]:
@@ -285,6 +375,19 @@ def _chunk(cursor: Iterator[tuple[Any, ...]]) -> tuple[list[KeyValue], bool]:
     return items, True
 
 
-def _listing(items: list[KeyValue], revision: int, limit: int) -> Listing:
-    more = bool(limit) and len(items) > limit
-    return Listing(items=tuple(items[:limit] if more else items), revision=revision, more=more)
+class _Counted:
+    """How many keys are left after a page of a list, for whoever asks for the next one."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[tuple[bytes, bytes | None, int], int] = OrderedDict()
+
+    def put(self, key: bytes, end: bytes | None, revision: int, count: int) -> None:
+        """``count`` keys are in [key, end) at ``revision``."""
+        self._left[key, end, revision] = count
+        with contextlib.suppress(KeyError):
+            while len(self._left) > COUNTS_KEPT:
+                self._left.popitem(last=False)
+
+    def take(self, key: bytes, end: bytes | None, revision: int) -> int | None:
+        """How many there are, if that is known."""
+        return self._left.get((key, end, revision))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from platformd.coordination.contract import Event, KeyValue
+from platformd.coordination.contract import Event, EventType, KeyValue
 from platformd.coordination.sqlite.txn import Budget, Change
 
 ONE = "SELECT key, value, create_revision, mod_revision, version, lease FROM current WHERE key = ?"
@@ -18,14 +18,19 @@ SPAN = """
 """
 """A range as it is now."""
 
+LEASED_KEYS = "SELECT key FROM current WHERE lease = ? AND lease != 0 ORDER BY key"
+"""The keys that are bound to a lease."""
+
 LEASED = """
     SELECT key, value, create_revision, mod_revision, version, lease FROM current
     WHERE lease = ? AND lease != 0 ORDER BY key LIMIT ?
 """
 """What is bound to a lease. (``lease != 0`` is what lets SQLite use the partial index.)"""
 
-REVISION = "SELECT coalesce((SELECT revision FROM history ORDER BY revision DESC LIMIT 1), 1)"
-"""The store's revision."""
+REVISION = (
+    "SELECT coalesce((SELECT revision FROM history ORDER BY revision DESC LIMIT 1), (SELECT base_revision FROM meta))"
+)
+"""The store's revision: the newest of history, or what it began with."""
 
 COMPACT_REVISION = "SELECT compact_revision FROM meta"
 """The oldest revision that can be read."""
@@ -42,24 +47,38 @@ PUT_HISTORY = """
 
 _EVENTS = """
     SELECT revision, key, create_revision, version, lease, value, prev_create, prev_mod, prev_version, prev_lease,
-        {before} FROM history WHERE revision > ? AND revision <= ? AND key >= ? {below} ORDER BY revision, key
+        {before} FROM history WHERE revision > ? AND revision <= ? AND key >= ? {below} {only} ORDER BY revision, key
 """
+_ONLY: dict[EventType | None, str] = {None: "", "put": "AND value IS NOT NULL", "delete": "AND value IS NULL"}
 _EVENT_STATEMENTS = {
-    (previous, bounded): _EVENTS.format(
+    (previous, bounded, only): _EVENTS.format(
         before="prev_value" if previous else "NULL",  # former values that nobody asked for need not be read
         below="AND key < ?" if bounded else "",
+        only=condition,
     )
     for previous in (True, False)
     for bounded in (True, False)
+    for only, condition in _ONLY.items()
 }
 
 
-def select_events(
-    connection: sqlite3.Connection, key: bytes, end: bytes | None, after: int, upto: int, *, previous: bool
-) -> sqlite3.Cursor:
-    """History of [key, end) in the revisions (after, upto]; its rows are for ``event``."""
-    bounds = (after, upto, key) if end is None else (after, upto, key, end)
-    return connection.execute(_EVENT_STATEMENTS[previous, end is not None], bounds)
+class Wanted(NamedTuple):
+    """What a watch asks for."""
+
+    key: bytes
+    """The range's start."""
+    end: bytes | None
+    """Its end; ``None`` for none."""
+    previous: bool = False
+    """Whether it wants what was before each event."""
+    only: EventType | None = None
+    """The only type of event that it wants."""
+
+
+def select_events(connection: sqlite3.Connection, wanted: Wanted, after: int, upto: int) -> sqlite3.Cursor:
+    """History of what is wanted in the revisions (after, upto]; its rows are for ``event``."""
+    bounds = (after, upto, wanted.key) if wanted.end is None else (after, upto, wanted.key, wanted.end)
+    return connection.execute(_EVENT_STATEMENTS[wanted.previous, wanted.end is not None, wanted.only], bounds)
 
 
 def key_value(row: tuple[Any, ...]) -> KeyValue:

@@ -6,7 +6,7 @@ Tables::
     history    (revision, key) -> what it became, and what it was before            what changed, when
     leases     id -> granted ttl, remaining seconds when that was last written      what will end
     marks      revision -> time                                                     how old history is
-    meta       one row: compact_revision                                            where history begins
+    meta       one row: compact_revision, base_revision                             where history begins
 
 ``history`` is clustered by revision: writing appends to its end, a watcher reads it forwards, and compaction cuts
 its beginning off. Each row has the state *before* the change too. That costs the old value's bytes a second
@@ -15,7 +15,7 @@ row, a watch has ``previous`` for nothing, and the state at revision R is ``curr
 undone (``reader``). The index by key serves that undoing.
 
 The newest row of ``history`` is never compacted: the store's revision is that row's, so that a commit need not
-touch a page for a counter.
+touch a page for a counter. Without a row it is ``base_revision``: 1, or in a restored store where it goes on.
 
 Durability. WAL with ``synchronous=FULL``: SQLite syncs the log inside COMMIT and only then publishes the commit in
 the shared index that tells readers how far they may read (``sqlite3WalFrames``: the sync stands before
@@ -51,7 +51,7 @@ _LOG_KEPT_BYTES = 16 * 1024 * 1024  # what a burst left beyond it is cut off; le
 migrations = Migrations("coordination")
 """What leads from each version of the schema to the next. What was released is never edited."""
 
-VERSIONS = ("0001_first",)
+VERSIONS = ("0001_first", "0002_base_revision")
 """The names of ``migrations``, oldest first; a file that has seen another one is a newer platformd's."""
 
 
@@ -93,6 +93,11 @@ def _first(db: sqlite_utils.Database) -> None:
     db.create_table("marks", {"revision": int, "time_ns": int}, pk="revision", not_null={"time_ns"}, strict=True)
     db.create_table("meta", {"id": int, "compact_revision": int}, pk="id", not_null={"compact_revision"}, strict=True)
     db.table("meta").insert({"id": 1, "compact_revision": FIRST_REVISION})
+
+
+@migrations(name=VERSIONS[1])
+def _base_revision(db: sqlite_utils.Database) -> None:
+    db.execute(f"ALTER TABLE meta ADD COLUMN base_revision INTEGER NOT NULL DEFAULT {FIRST_REVISION}")
 
 
 def open_writer(path: Path) -> sqlite3.Connection:

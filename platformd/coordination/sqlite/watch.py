@@ -31,6 +31,7 @@ from platformd.coordination.contract import Event, WatchBatch, prefix_end
 from platformd.coordination.sqlite import rows
 from platformd.coordination.sqlite.queue import copy_of
 from platformd.coordination.sqlite.reader import Reader, event_bytes
+from platformd.coordination.sqlite.rows import Wanted
 from platformd.coordination.sqlite.txn import Change
 from platformd.core.errors import LimitReached, PlatformError
 
@@ -47,16 +48,16 @@ class Watcher:
 
     Args:
         hub: its hub.
-        key: the range's start.
-        end: its end; ``None`` for none.
+        wanted: what it asks for.
         seen: the revision before the first that it wants.
-        previous: whether it wants what was before each event.
     """
 
-    def __init__(self, hub: WatchHub, key: bytes, end: bytes | None, seen: int, *, previous: bool) -> None:
-        self.key = key
-        self.end = end
-        self.previous = previous
+    __slots__ = (
+        "_begun", "_bookmark_due", "_broken", "_buffer", "_bytes", "_hub", "_lot", "_told", "live", "seen", "wanted",
+    )  # fmt: skip
+
+    def __init__(self, hub: WatchHub, wanted: Wanted, seen: int) -> None:
+        self.wanted = wanted
         self.seen = seen
         self.live = False
         self._hub = hub
@@ -167,8 +168,8 @@ class WatchHub:
     def __len__(self) -> int:
         return len(self._all)
 
-    def open(self, key: bytes, end: bytes | None, seen: int, *, previous: bool) -> Watcher:
-        """A watch of [key, end) after revision ``seen``.
+    def open(self, wanted: Wanted, seen: int) -> Watcher:
+        """A watch of what is ``wanted`` after revision ``seen``.
 
         Raises:
             LimitReached: there are too many.
@@ -179,7 +180,7 @@ class WatchHub:
                 subject="watch",
                 hint="close some, or raise store.max_watchers",
             )
-        watcher = Watcher(self, key, end, seen, previous=previous)
+        watcher = Watcher(self, wanted, seen)
         self._all.add(watcher)
         if seen >= self.revision:
             self.go_live(watcher)
@@ -204,7 +205,7 @@ class WatchHub:
 
     def read(self, watcher: Watcher) -> tuple[list[Event], int]:
         """A step through history for a watcher that is behind."""
-        return self._reader.events(watcher.key, watcher.end, watcher.seen, self.revision, previous=watcher.previous)
+        return self._reader.events(watcher.wanted, watcher.seen, self.revision)
 
     def floor(self) -> int | None:
         """The oldest revision that a watcher still has to read in history; ``None`` if none has to."""
@@ -226,7 +227,10 @@ class WatchHub:
             for watcher in self._index.interested(change.key):
                 if watcher.seen >= revision:  # it started from a read that saw this commit before the hub did
                     continue
-                if watcher.previous:
+                wants = watcher.wanted
+                if wants.only is not None and (wants.only == "delete") != (change.kv is None):
+                    continue
+                if wants.previous:
                     event = full = full or rows.live_event(revision, change, previous=True)
                 else:
                     event = bare = bare or rows.live_event(revision, change, previous=False)
@@ -267,22 +271,22 @@ class WatchIndex:
 
     def add(self, watcher: Watcher) -> None:
         """Put a watcher in."""
-        table = _table(watcher)
+        table = _table(watcher.wanted)
         if table is None:
             self._others[watcher] = None
         else:
-            self._tables.setdefault(table, {}).setdefault(watcher.key, {})[watcher] = None
+            self._tables.setdefault(table, {}).setdefault(watcher.wanted.key, {})[watcher] = None
 
     def remove(self, watcher: Watcher) -> None:
         """Take a watcher out, and what would be left empty."""
-        table = _table(watcher)
+        table = _table(watcher.wanted)
         if table is None:
             del self._others[watcher]
             return
-        by_key = self._tables[table]
-        del by_key[watcher.key][watcher]
-        if not by_key[watcher.key]:
-            del by_key[watcher.key]
+        key, by_key = watcher.wanted.key, self._tables[table]
+        del by_key[key][watcher]
+        if not by_key[key]:
+            del by_key[key]
         if not by_key:
             del self._tables[table]
 
@@ -291,11 +295,12 @@ class WatchIndex:
         for length, by_key in self._tables.items():
             yield from by_key.get(key if length == _EXACT else key[:length], ())
         for watcher in self._others:
-            if watcher.key <= key and (watcher.end is None or key < watcher.end):
+            start, end = watcher.wanted.key, watcher.wanted.end
+            if start <= key and (end is None or key < end):
                 yield watcher
 
 
-def _table(watcher: Watcher) -> int | None:
-    if watcher.end == watcher.key + b"\x00":
+def _table(wanted: Wanted) -> int | None:
+    if wanted.end == wanted.key + b"\x00":
         return _EXACT
-    return len(watcher.key) if watcher.end == prefix_end(watcher.key) else None
+    return len(wanted.key) if wanted.end == prefix_end(wanted.key) else None
