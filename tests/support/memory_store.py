@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import trio
 from platformd.coordination.contract import (
     Compacted,
     Compare,
-    Delete,
     DeleteResult,
     Event,
     FutureRevision,
@@ -216,13 +215,14 @@ class MemoryStore:
             return inside and only in (None, event.type)
 
         try:
-            yield self._batches(wanted, start, previous=previous)
+            async with aclosing(self._batches(wanted, start, previous=previous)) as batches:
+                yield batches
         finally:
             self.watchers -= 1
 
     async def _batches(
         self, wanted: Callable[[Event], bool], start: int, *, previous: bool
-    ) -> AsyncIterator[WatchBatch]:
+    ) -> AsyncGenerator[WatchBatch, None]:
         yield WatchBatch(revision=start - 1)
         while True:
             changed = self.changed
