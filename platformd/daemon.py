@@ -25,6 +25,7 @@ import trio
 
 from platformd.api.app import create_app
 from platformd.api.context import ApiContext
+from platformd.api.door import serve_door
 from platformd.api.server import serve
 from platformd.conductor import Conductor, ownership
 from platformd.conductor import streams as stream_controller
@@ -156,6 +157,8 @@ class Daemon:
             node_name=platform.node_name,
         )
         async with trio.open_nursery() as faces:
+            door = partial(serve_door, platform.store, platform.settings, stopping=self._stopping)
+            log.info("the store's own socket: %s", await faces.start(door))
             bound: list[str] = await faces.start(
                 partial(serve, create_app(context), platform.settings, stopping=self._stopping)
             )

@@ -84,6 +84,7 @@ class Component:
                 "node": context.node_name,
                 "jobs": jobs(pipelines),
                 "store": await context.store.status(),
+                "store_socket": f"unix:{context.settings.store_socket_path}",
                 "queues": {
                     "streams": len(streams),
                     "consumers": sum(stream.consumers for stream in streams),

@@ -18,6 +18,7 @@ from platformd.coordination.sqlite import open_sqlite
 from platformd.core.clock import SystemClock
 from platformd.core.settings import StoreSettings
 from tests.support.etcd import EtcdEngine
+from tests.support.store_door import DoorEngine
 
 PATIENCE = 30.0
 """Seconds of real time after which a test that waits is broken."""
@@ -41,9 +42,9 @@ class SqliteEngine:
         return open_sqlite(self.path, StoreSettings(**settings), SystemClock())
 
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": SqliteEngine, "etcd": EtcdEngine}
+ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": SqliteEngine, "etcd": EtcdEngine, "door": DoorEngine}
 
-ON_TRIOS_CLOCK = {"sqlite": SqliteEngine}
+ON_TRIOS_CLOCK: dict[str, Callable[[Path], Engine]] = {"sqlite": SqliteEngine, "door": DoorEngine}
 """Those whose leases a test's clock can move; the others have tests of their own in real time."""
 
 
