@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from platformd.coordination.contract import Delete, Event, FutureRevision, Put, Store, WatchBatch, prefix_end
+from platformd.coordination.contract import Delete, Event, EventType, FutureRevision, Put, Store, WatchBatch, prefix_end
 from platformd.core.errors import LimitReached
 from tests.conformance.store_engines import ENGINES, Engine, events_until, put
 
@@ -130,6 +130,26 @@ async def test_only_the_range_is_seen(store: Store) -> None:
             assert [e.kv.key for e in await events_until(live, last)] == [*wanted, wanted[0]]
         async with store.watch(key, end, start_revision=start) as past:
             assert [e.kv.key for e in await events_until(past, last)] == [*wanted, wanted[0]]
+
+
+@pytest.mark.parametrize("only", ["put", "delete"])
+async def test_only_one_type_of_event(store: Store, only: EventType) -> None:
+    """A watch of puts or of deletes alone shows those, live and from history, and still says how far it is."""
+    async with store.watch(b"k", b"l", previous=True) as everything:
+        async with store.watch(b"k", b"l", previous=True, only=only) as live:
+            start = (await anext(live)).revision + 1
+            for number in range(6):
+                await store.txn([], [Put(b"k/%d" % number, b""), Put(b"k/x", b"%d" % number)])
+                await store.txn([], [Delete(b"k/%d" % number), Put(b"k/y", b"")])
+            await store.txn([], [Delete(b"k", b"l")])
+            last = (await store.txn([], [Put(b"k/last", b""), Put(b"other", b"")])).revision
+            last = (await store.txn([], [Delete(b"k/last")])).revision if only == "delete" else last
+            wanted = [e for e in await events_until(everything, last) if e.type == only]
+            assert await events_until(live, last) == wanted
+    async with store.watch(b"k", b"l", start_revision=start, previous=True, only=only) as past:
+        assert await events_until(past, last) == wanted
+    async with store.watch(b"k", b"l", start_revision=start, only="put" if only == "delete" else "delete") as other:
+        assert [e.type for e in await events_until(other, last)].count(only) == 0
 
 
 async def test_slow_watcher_loses_nothing(engine: Engine) -> None:

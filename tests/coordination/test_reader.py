@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -11,6 +13,7 @@ import trio
 from platformd.coordination.contract import Put
 from platformd.coordination.sqlite import open_sqlite, reader
 from platformd.core.clock import SystemClock
+from platformd.core.errors import InvalidInput
 from platformd.core.settings import StoreSettings
 from tests.conformance.store_engines import put
 
@@ -48,6 +51,39 @@ async def test_reads_do_not_scan(tmp_path: Path, keys_only: bool) -> None:
                 assert "SCAN" not in plan
         finally:
             connection.close()
+
+
+async def test_pages_of_a_list_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first page of a list counts its range; the others know what is left, and all of them tell the truth."""
+    async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
+        await store.txn([], [Put(b"k/%02d" % n, b"") for n in range(50)])
+        counted: list[str] = []
+        for name in ("_count_now", "_count_past"):
+            monkeypatch.setattr(reader, name, _noted(getattr(reader, name), name, counted))
+        page = await store.list(b"k/", b"k0", limit=7)
+        left = [page.count]
+        while page.more:
+            await put(store, b"k/99")  # so that the rest is of the past
+            page = await store.list(page.items[-1].key + b"\x00", b"k0", revision=page.revision, limit=7)
+            left.append(page.count)
+        assert left == list(range(50, 0, -7))
+        assert counted == ["_count_now"]
+
+
+def _noted(function: Callable[..., int], name: str, into: list[str]) -> Callable[..., int]:
+    def noting(*arguments: Any) -> int:
+        into.append(name)
+        return function(*arguments)
+
+    return noting
+
+
+async def test_what_there_is_not_is_refused(tmp_path: Path) -> None:
+    """A watch of another type of event than there are is refused by name."""
+    async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
+        with pytest.raises(InvalidInput, match="moves"):
+            async with store.watch(b"", None, only="moves"):  # type: ignore[arg-type]
+                pass
 
 
 async def test_long_lists_wait_for_a_snapshot(tmp_path: Path) -> None:

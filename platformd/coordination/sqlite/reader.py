@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -172,7 +173,7 @@ class Reader:
                 revision = _revision(connection)
                 count = len(items)
                 if _cut(items, wanted):
-                    count = await trio.to_thread.run_sync(self._count_now, connection, wanted)
+                    count = await trio.to_thread.run_sync(self._count, connection, wanted, revision)
                 return self._listing(items, wanted, revision, count)
 
     async def count(self, wanted: Range) -> Listing:
@@ -186,35 +187,30 @@ class Reader:
     def _count_in_thread(self, connection: sqlite3.Connection, wanted: Range) -> Listing:
         with translated(self._path), _snapshot(connection):
             newest = _check_revision(connection, wanted.revision)
-            if wanted.revision in (0, newest):
-                return Listing(items=(), revision=newest, count=self._count_now(connection, wanted))
-            count = self._count_past(connection, wanted, newest)
-            return Listing(items=(), revision=wanted.revision, count=count)
+            count = self._count(connection, wanted, newest)
+            return Listing(items=(), revision=wanted.revision or newest, count=count)
 
     def _list_in_thread(self, connection: sqlite3.Connection, wanted: Range) -> Listing:
         with translated(self._path), _snapshot(connection):
             newest = _check_revision(connection, wanted.revision)
-            if wanted.revision in (0, newest):
-                items = [rows.key_value(row) for row in _select_now(connection, wanted)]
-                count = self._count_now(connection, wanted) if _cut(items, wanted) else len(items)
-                return self._listing(items, wanted, newest, count)
-            items = [rows.key_value(row) for row in _select_past(connection, wanted, newest)]
-            count = self._count_past(connection, wanted, newest) if _cut(items, wanted) else len(items)
-            return self._listing(items, wanted, wanted.revision, count)
+            select = (
+                _select_now(connection, wanted)
+                if wanted.revision in (0, newest)
+                else _select_past(connection, wanted, newest)
+            )
+            items = [rows.key_value(row) for row in select]
+            count = self._count(connection, wanted, newest) if _cut(items, wanted) else len(items)
+            return self._listing(items, wanted, wanted.revision or newest, count)
 
-    def _count_now(self, connection: sqlite3.Connection, wanted: Range) -> int:
-        known = self._counted.take(wanted.key, wanted.end, wanted.revision)
+    def _count(self, connection: sqlite3.Connection, wanted: Range, newest: int) -> int:
+        known = self._counted.get(wanted)
         if known is not None:
             return known
-        below, bounds = ("", (wanted.key,)) if wanted.end is None else ("AND key < ?", (wanted.key, wanted.end))
-        return int(connection.execute(f"SELECT count(*) FROM current WHERE key >= ? {below}", bounds).fetchone()[0])  # noqa: S608 - no input in it
-
-    def _count_past(self, connection: sqlite3.Connection, wanted: Range, newest: int) -> int:
-        known = self._counted.take(wanted.key, wanted.end, wanted.revision)
-        if known is not None:
-            return known
-        source, parameters = _past_of(wanted._replace(keys_only=True), newest)
-        return int(connection.execute(f"SELECT count(*) FROM ({source})", parameters).fetchone()[0])  # noqa: S608 - no input in it
+        return (
+            _count_now(connection, wanted)
+            if wanted.revision in (0, newest)
+            else _count_past(connection, wanted, newest)
+        )
 
     def _listing(self, items: list[KeyValue], wanted: Range, revision: int, count: int) -> Listing:
         if not _cut(items, wanted):
@@ -353,6 +349,17 @@ def _past_of(wanted: Range, newest: int) -> tuple[str, dict[str, Any]]:
     return source, {"key": wanted.key, "end": wanted.end, "revision": wanted.revision}
 
 
+def _count_now(connection: sqlite3.Connection, wanted: Range) -> int:
+    below, bounds = ("", (wanted.key,)) if wanted.end is None else ("AND key < ?", (wanted.key, wanted.end))
+    statement = f"SELECT count(*) FROM current WHERE key >= ? {below}"  # noqa: S608 - no input in it
+    return int(connection.execute(statement, bounds).fetchone()[0])
+
+
+def _count_past(connection: sqlite3.Connection, wanted: Range, newest: int) -> int:
+    source, parameters = _past_of(wanted._replace(keys_only=True), newest)
+    return int(connection.execute(f"SELECT count(*) FROM ({source})", parameters).fetchone()[0])  # noqa: S608 - no input in it
+
+
 def _one_more(wanted: Range) -> int:
     """What SQLite's LIMIT is: one more than was asked for tells whether there is more."""
     return wanted.limit + 1 if wanted.limit else -1
@@ -380,14 +387,16 @@ class _Counted:
 
     def __init__(self) -> None:
         self._left: OrderedDict[tuple[bytes, bytes | None, int], int] = OrderedDict()
+        self._lock = threading.Lock()  # lists of the past run in threads
 
     def put(self, key: bytes, end: bytes | None, revision: int, count: int) -> None:
         """``count`` keys are in [key, end) at ``revision``."""
-        self._left[key, end, revision] = count
-        with contextlib.suppress(KeyError):
+        with self._lock:
+            self._left[key, end, revision] = count
             while len(self._left) > COUNTS_KEPT:
                 self._left.popitem(last=False)
 
-    def take(self, key: bytes, end: bytes | None, revision: int) -> int | None:
+    def get(self, wanted: Range) -> int | None:
         """How many there are, if that is known."""
-        return self._left.get((key, end, revision))
+        with self._lock:
+            return self._left.get((wanted.key, wanted.end, wanted.revision))
