@@ -81,6 +81,6 @@ async def test_stopping_store_refuses(tmp_path: Path) -> None:
     async with open_sqlite(tmp_path / "store.db", StoreSettings(), SystemClock()) as store:
         assert store.txn_soon((), (Put(b"k", b""),), (), told)
     await told.count(1)
-    assert told.results[0].unwrap().revision == 1
+    assert told.results[0].unwrap().succeeded
     with pytest.raises(Unavailable):
         store.txn_soon((), (Put(b"k", b""),), (), told)
