@@ -13,6 +13,9 @@ from platformd.api import problems
 from platformd.api.access import check_access, peer
 from platformd.api.component import Component
 from platformd.api.context import ApiContext
+from platformd.api.kv import Keys
+from platformd.api.leases import Leases
+from platformd.api.locks import Locks
 from platformd.api.messages import Messages
 from platformd.api.metrics import HttpMetrics
 from platformd.api.replies import accepted_request_id
@@ -42,6 +45,9 @@ def create_app(context: ApiContext) -> QuartTrio:
     http, watches = HttpMetrics(), Watches(context)
     Component(context, watches, http).add_to(app)
     Messages(context).add_to(app)
+    Keys(context, watches).add_to(app)
+    Leases(context).add_to(app)
+    Locks(context).add_to(app)
     Resources(context, watches).add_to(app)
     app.register_error_handler(PlatformError, problems.on_platform_error)
     app.register_error_handler(HTTPException, problems.on_http_error)

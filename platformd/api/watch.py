@@ -11,7 +11,7 @@ A client that does not read holds up its own watch only, until the server's writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final
@@ -23,7 +23,7 @@ from quart.wrappers.response import ResponseBody
 from platformd.api.context import ApiContext
 from platformd.api.problems import as_platform_error
 from platformd.api.replies import Query, encode, request_id
-from platformd.conductor import Change, ChangeBatch
+from platformd.conductor import Change, ChangeBatch, Conductor
 from platformd.conductor.selector import Selector, parse_selector
 from platformd.core.errors import InvalidInput, LimitReached, PlatformError
 from platformd.core.quantities import seconds
@@ -55,14 +55,19 @@ class Watches:
             LimitReached: there are as many watches as may be.
             InvalidInput: ``after``, ``Last-Event-ID`` or ``label`` cannot be read.
         """
-        after = _start(query)
+        after = start_after(query)
         selector = parse_selector(query.text("label")) if query.text("label") else None
+        return self.answer(lambda: WatchBody(self, self._conductor, kinds, tenant, after, selector))
+
+    def answer(self, make_body: Callable[[], EventsBody]) -> Response:
+        """The response whose body is a watch.
+
+        Raises:
+            LimitReached: there are as many watches as may be.
+        """
         if self.open >= self._max:
             raise self.limit_reached()
-        if request.method == "HEAD":
-            body: ResponseBody | bytes = b""
-        else:
-            body = WatchBody(self, kinds, tenant, after, selector)
+        body: ResponseBody | bytes = b"" if request.method == "HEAD" else make_body()
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         response = Response(body, 200, headers, content_type="text/event-stream")
         response.timeout = None
@@ -75,20 +80,6 @@ class Watches:
             subject="http.max_watchers",
             hint="watch several kinds on one connection (/v1/watch?kinds=a,b), or raise the limit",
         )
-
-    async def follow(
-        self, body: WatchBody, into: trio.MemorySendChannel[bytes], kinds: Sequence[Kind], tenant: str
-    ) -> None:
-        """Give a watch its bytes until it ends; errors become its last event."""
-        with into:
-            try:
-                await into.send(b"retry: %d\n\n" % RETRY_MILLISECONDS)
-                async with self._conductor.watch(kinds, tenant, after=body.after) as batches:
-                    async for batch in batches:
-                        for chunk in body.chunks(batch):
-                            await into.send(chunk)
-            except Exception as error:  # noqa: BLE001 - it ends this watch, is logged, and the client is told
-                await into.send(error_event(as_platform_error(error, body.request_id, "watch")))
 
     async def end(self, scope: trio.CancelScope) -> None:
         """End a watch when the daemon begins to stop."""
@@ -106,26 +97,27 @@ class Watches:
         return self.open > self._max
 
 
-class WatchBody(ResponseBody):
-    """The body of one watch response.
+class EventsBody(ResponseBody):
+    """The body of one watch response: heartbeats, bounds, and its end; what it says is in ``write``.
 
     The watch itself runs in a task of its own, because waiting for the next batch with a timeout would
-    cancel the conductor's iterator, which does not survive that.
+    cancel the iterator below, which does not survive that.
     """
 
-    def __init__(
-        self, watches: Watches, kinds: Sequence[Kind], tenant: str, after: int | None, selector: Selector | None
-    ) -> None:
-        self._watches, self._kinds, self._tenant = watches, kinds, tenant
+    def __init__(self, watches: Watches, after: int | None) -> None:
+        self._watches = watches
         self.after = after
         self.request_id = request_id()
-        self._selected = Selection(selector) if selector else None
         self._safe = after or 0
         """Everything up to this revision has been written."""
         self._stack = AsyncExitStack()
         self._out: trio.MemoryReceiveChannel[bytes]
 
-    async def __aenter__(self) -> WatchBody:
+    async def write(self, into: trio.MemorySendChannel[bytes]) -> None:
+        """Follow what is watched and send its events."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> EventsBody:
         await self._stack.__aenter__()
         self._watches.open += 1
         self._stack.callback(self._closed)
@@ -146,7 +138,7 @@ class WatchBody(ResponseBody):
     ) -> None:
         await self._stack.__aexit__(exc_type, exc_value, tb)
 
-    def __aiter__(self) -> WatchBody:
+    def __aiter__(self) -> EventsBody:
         return self
 
     async def __anext__(self) -> bytes:
@@ -156,6 +148,46 @@ class WatchBody(ResponseBody):
             except trio.EndOfChannel:
                 raise StopAsyncIteration from None
         return _HEARTBEAT
+
+    async def _follow(self, into: trio.MemorySendChannel[bytes], scope: trio.CancelScope) -> None:
+        """Give the watch its bytes until it ends; errors become its last event."""
+        with scope, into:
+            try:
+                await into.send(b"retry: %d\n\n" % RETRY_MILLISECONDS)
+                await self.write(into)
+            except Exception as error:  # noqa: BLE001 - it ends this watch, is logged, and the client is told
+                await into.send(error_event(as_platform_error(error, self.request_id, "watch")))
+
+    async def _say_full(self, into: trio.MemorySendChannel[bytes]) -> None:
+        with into:
+            await into.send(error_event(self._watches.limit_reached()))
+
+    def _closed(self) -> None:
+        self._watches.open -= 1
+
+
+class WatchBody(EventsBody):
+    """A watch of resources."""
+
+    def __init__(
+        self,
+        watches: Watches,
+        conductor: Conductor,
+        kinds: Sequence[Kind],
+        tenant: str,
+        after: int | None,
+        selector: Selector | None,
+    ) -> None:
+        super().__init__(watches, after)
+        self._conductor, self._kinds, self._tenant = conductor, kinds, tenant
+        self._selected = Selection(selector) if selector else None
+
+    async def write(self, into: trio.MemorySendChannel[bytes]) -> None:
+        """Follow the kinds."""
+        async with self._conductor.watch(self._kinds, self._tenant, after=self.after) as batches:
+            async for batch in batches:
+                for chunk in self.chunks(batch):
+                    await into.send(chunk)
 
     def chunks(self, batch: ChangeBatch) -> Iterator[bytes]:
         """The events of ``batch``, in pieces of about ``CHUNK_BYTES``."""
@@ -178,17 +210,6 @@ class WatchBody(ResponseBody):
                 pieces, size = [], 0
         if pieces:
             yield b"".join(pieces)
-
-    async def _follow(self, into: trio.MemorySendChannel[bytes], scope: trio.CancelScope) -> None:
-        with scope:
-            await self._watches.follow(self, into, self._kinds, self._tenant)
-
-    async def _say_full(self, into: trio.MemorySendChannel[bytes]) -> None:
-        with into:
-            await into.send(error_event(self._watches.limit_reached()))
-
-    def _closed(self) -> None:
-        self._watches.open -= 1
 
 
 class Selection:
@@ -222,7 +243,7 @@ def error_event(error: PlatformError) -> bytes:
     return b"event: error\ndata: %s\n\n" % encode(error.to_problem())
 
 
-def _start(query: Query) -> int | None:
+def start_after(query: Query) -> int | None:
     """The revision to go on from; ``None`` (also for 0) to begin with what is there."""
     given = request.headers.get("Last-Event-ID", "").strip()
     if not given:

@@ -72,7 +72,8 @@ class MemoryStore:
             raise self.broken
         found = [self._keys[k] for k in sorted(self._keys) if k >= key and (end is None or k < end)]
         more = bool(limit) and len(found) > limit
-        return Listing(items=tuple(found[:limit] if limit else found), revision=self.revision, more=more)
+        items = tuple(found[:limit] if limit else found)
+        return Listing(items=items, revision=self.revision, more=more, count=len(found))
 
     async def txn(
         self, compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()

@@ -1,0 +1,243 @@
+"""The users' part of the coordination store: ``/v1/kv`` and ``/v1/txn``.
+
+A key is a path below ``/v1/kv/``, its value the body. Its ETag is its ``mod_revision``, and If-Match and
+If-None-Match are compares of one transaction with what they guard.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast, get_args
+
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.routing import PathConverter
+
+from platformd.api.context import ApiContext
+from platformd.api.kv_forms import bytes_in_query, key_in_path, kv_document, lease_number, lease_text, range_of
+from platformd.api.kv_pages import DEFAULT_PAGE, MAX_PAGE, KeyPage, page_of_directory, page_of_keys, read_cursor
+from platformd.api.kv_txn import read_txn, txn_document
+from platformd.api.kv_watch import PARAMETERS, watch_keys
+from platformd.api.replies import (
+    JSON,
+    Query,
+    etag,
+    expected_revision,
+    json_body,
+    known_revision,
+    must_be_absent,
+    reply,
+)
+from platformd.api.watch import MAX_REVISION, Watches
+from platformd.coordination.contract import (
+    Compare,
+    Delete,
+    DeleteResult,
+    Get,
+    GetResult,
+    KeyValue,
+    Order,
+    Put,
+    PutResult,
+    TxnResult,
+    prefix_end,
+)
+from platformd.coordination.recipes import user_keys
+from platformd.core.errors import InvalidInput, NotFound, OutcomeUnknown, PlatformError, PreconditionFailed
+from platformd.core.quantities import seconds
+
+BYTES = "application/octet-stream"
+
+
+class AnyPath(PathConverter):
+    """The rest of a path, whatever it is: a key may begin with a slash."""
+
+    regex = ".+?"
+    part_isolating = False
+
+
+class Keys:
+    """The routes of keys."""
+
+    def __init__(self, context: ApiContext, watches: Watches) -> None:
+        self._store = user_keys(context.store)
+        self._watches = watches
+
+    def add_to(self, app: QuartTrio) -> None:
+        """Route requests here."""
+        app.url_map.converters["anything"] = AnyPath
+        app.add_url_rule("/v1/kv", "kv_list", self.list, methods=["GET"])
+        app.add_url_rule("/v1/kv", "kv_delete_prefix", self.delete_prefix, methods=["DELETE"])
+        app.add_url_rule("/v1/kv/<anything:key>", "kv_get", self.get, methods=["GET"])
+        app.add_url_rule("/v1/kv/<anything:key>", "kv_put", self.put, methods=["PUT"])
+        app.add_url_rule("/v1/kv/<anything:key>", "kv_delete", self.delete, methods=["DELETE"])
+        app.add_url_rule("/v1/txn", "kv_txn", self.txn, methods=["POST"])
+
+    async def get(self, key: str) -> Response:
+        """GET /v1/kv/KEY: the value as it is, or with ``Accept: application/json`` all that is known of the key."""
+        del key  # as werkzeug read it; what counts are the bytes that were sent
+        if "watch" in request.args and (query := Query(*PARAMETERS)).flag("watch"):
+            wanted = _key(query)
+            return watch_keys(self._watches, self._store, wanted, wanted + b"\x00", query)
+        query = Query("revision", "encoding", "watch")
+        wanted = _key(query)
+        kv = await self._store.get(wanted, revision=query.number("revision", 0, 0, MAX_REVISION))
+        if kv is None:
+            raise _missing(wanted)
+        tag = {"ETag": etag(kv.mod_revision), "Vary": "Accept"}  # one name, two forms
+        if known_revision() == kv.mod_revision:
+            return Response(b"", 304, tag)
+        if request.accept_mimetypes.best_match([BYTES, JSON], BYTES) == JSON:
+            return reply(kv_document(kv), 200, **tag)
+        facts = {
+            "Platformd-Create-Revision": str(kv.create_revision),
+            "Platformd-Version": str(kv.version),
+            "X-Content-Type-Options": "nosniff",
+        }
+        if kv.lease:
+            facts["Platformd-Lease"] = lease_text(kv.lease) or ""
+        return Response(kv.value, 200, tag | facts, content_type=BYTES)
+
+    async def put(self, key: str) -> Response:
+        """PUT /v1/kv/KEY: the body becomes the value; ``?ttl`` or ``?lease`` says when it goes by itself."""
+        del key
+        query = Query("ttl", "lease", "encoding")
+        wanted, conditions = _key(query), _conditions(_key(query))
+        lease, granted = 0, 0
+        ttl = seconds(query.text("ttl")) if query.text("ttl") else 0.0
+        if query.text("lease"):
+            lease = lease_number(query.text("lease"))
+        if ttl and lease:
+            raise InvalidInput("ttl and lease exclude each other", subject=request.path)
+        value: bytes = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        if ttl:
+            lease = granted = (await self._store.leases.grant(ttl)).id
+        try:
+            result = await self._store.txn(conditions, [Put(wanted, value, lease)], [Get(wanted)])
+            if not result.succeeded:
+                raise _changed(wanted, result)
+        except PlatformError as error:
+            if granted and not isinstance(error, OutcomeUnknown):
+                await self._store.leases.revoke(granted)
+            raise
+        made = _made(wanted, lease, result)
+        document = kv_document(made, value=False) | {"revision": result.revision}
+        return reply(document, 201 if made.version == 1 else 200, ETag=etag(made.mod_revision))
+
+    async def delete(self, key: str) -> Response:
+        """DELETE /v1/kv/KEY: remove the key."""
+        del key
+        query = Query("encoding")
+        wanted = _key(query)
+        conditions = _conditions(wanted)
+        there = Compare(wanted, "create_revision", ">", 0)
+        result = await self._store.txn([there, *conditions], [Delete(wanted)], [Get(wanted)])
+        if not result.succeeded:
+            raise _changed(wanted, result) if conditions else _missing(wanted)
+        return reply({"deleted": 1, "revision": result.revision})
+
+    async def list(self) -> Response:
+        """GET /v1/kv?prefix=P: a page of keys, their number, or with ``?watch`` their changes."""
+        if "watch" in request.args and (query := Query("prefix", *PARAMETERS)).flag("watch"):
+            prefix = bytes_in_query("prefix", query.text("encoding", "utf-8"))
+            return watch_keys(self._watches, self._store, prefix, prefix_end(prefix), query)
+        query = Query(
+            "prefix", "encoding", "limit", "cursor", "keys_only", "count", "revision", "delimiter", "order", "watch"
+        )
+        prefix = bytes_in_query("prefix", query.text("encoding", "utf-8"))
+        revision = query.number("revision", 0, 0, MAX_REVISION)
+        if query.flag("count"):
+            found = await self._store.list(prefix, prefix_end(prefix), revision=revision, count_only=True)
+            return reply({"count": found.count, "revision": found.revision})
+        keys_only = query.flag("keys_only")
+        delimiter = bytes_in_query("delimiter", "utf-8")
+        page = await self._page(query, prefix, revision, delimiter, keys_only=keys_only)
+        document: dict[str, Any] = {
+            "items": [kv_document(kv, value=not (keys_only or delimiter)) for kv in page.items],
+            "revision": page.revision,
+            "cursor": page.cursor,
+        }
+        if delimiter:
+            document["prefixes"] = [one.decode(errors="replace") for one in page.prefixes]
+        return reply(document)
+
+    async def _page(self, query: Query, prefix: bytes, revision: int, delimiter: bytes, *, keys_only: bool) -> KeyPage:
+        limit = query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE)
+        order, start = query.text("order", "key"), prefix
+        if order not in get_args(Order):
+            raise InvalidInput(f"{order!r} is no order", subject="order", hint=f"one of {', '.join(get_args(Order))}")
+        if order != "key":
+            if delimiter or query.text("cursor") or not keys_only:
+                raise InvalidInput(
+                    "only keys_only, without cursor and delimiter, is ordered otherwise", subject="order"
+                )
+            found = await self._store.list(
+                prefix, prefix_end(prefix), revision=revision, limit=limit, keys_only=True, order=cast("Order", order)
+            )
+            return KeyPage(items=list(found.items), revision=found.revision)
+        if query.text("cursor"):
+            revision, start = read_cursor(query.text("cursor"), prefix)
+        if delimiter:
+            return await page_of_directory(self._store, prefix, delimiter, revision=revision, start=start, limit=limit)
+        return await page_of_keys(self._store, prefix, revision=revision, start=start, limit=limit, keys_only=keys_only)
+
+    async def delete_prefix(self) -> Response:
+        """DELETE /v1/kv?prefix=P: remove all keys with a prefix, in one revision."""
+        query = Query("prefix", "encoding")
+        prefix = bytes_in_query("prefix", query.text("encoding", "utf-8"))
+        result = await self._store.txn([], [Delete(*range_of(prefix, "prefix"))])
+        deleted = result.results[0]
+        assert isinstance(deleted, DeleteResult)
+        return reply({"deleted": deleted.deleted, "revision": result.revision})
+
+    async def txn(self) -> Response:
+        """POST /v1/txn: all or nothing; ``?previous`` also tells what was there before."""
+        previous = Query("previous").flag("previous")
+        compares, then, otherwise = read_txn(await json_body(JSON))
+        return reply(txn_document(await self._store.txn(compares, then, otherwise), previous=previous))
+
+
+def _key(query: Query) -> bytes:
+    return key_in_path("/v1/kv/", query.text("encoding", "utf-8"))
+
+
+def _conditions(key: bytes) -> list[Compare]:
+    """If-Match and If-None-Match as compares."""
+    revision, must_exist = expected_revision()
+    conditions = []
+    if revision is not None:
+        conditions.append(Compare(key, "mod_revision", "==", revision))
+    elif must_exist:
+        conditions.append(Compare(key, "create_revision", ">", 0))
+    if must_be_absent():
+        conditions.append(Compare(key, "create_revision", "==", 0))
+    return conditions
+
+
+def _made(key: bytes, lease: int, result: TxnResult) -> KeyValue:
+    put = result.results[0]
+    assert isinstance(put, PutResult)
+    before = put.previous
+    return KeyValue(
+        key=key,
+        value=b"",
+        create_revision=result.revision if before is None else before.create_revision,
+        mod_revision=result.revision,
+        version=1 if before is None else before.version + 1,
+        lease=lease,
+    )
+
+
+def _missing(key: bytes) -> NotFound:
+    return NotFound("there is no such key", subject=key.decode(errors="replace"))
+
+
+def _changed(key: bytes, result: TxnResult) -> PreconditionFailed:
+    found = result.results[0]
+    current = found.items[0] if isinstance(found, GetResult) and found.items else None
+    message = "it is not there" if current is None else f"its revision is {current.mod_revision}"
+    return PreconditionFailed(
+        f"{message}; nothing was done",
+        subject=key.decode(errors="replace"),
+        hint="read it again, and decide again",
+        details={"current": None if current is None else kv_document(current, value=False)},
+    )
