@@ -104,6 +104,11 @@ class Channel:
     # --- for those who ask ---
 
     @property
+    def version(self) -> str:
+        """The version of the member that is asked now; empty while there is none."""
+        return self._connection.version if self._connection is not None else ""
+
+    @property
     def closed(self) -> bool:
         """Whether everyone who asks is refused."""
         return self._closed is not None

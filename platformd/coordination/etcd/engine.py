@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import get_args
 
 from platformd.coordination.contract import (
     Compare,
+    EventType,
     Get,
     KeyValue,
-    Lease,
     Listing,
     Operation,
+    Order,
     Put,
+    Snapshot,
     StoreStatus,
     TxnResult,
     WatchBatch,
 )
 from platformd.coordination.etcd import messages
 from platformd.coordination.etcd.channel import Channel
-from platformd.coordination.etcd.errors import CompactedReply
 from platformd.coordination.etcd.keyspace import Keyspace
-from platformd.coordination.etcd.lease import Leases, no_lease
-from platformd.coordination.etcd.reader import Reader
+from platformd.coordination.etcd.lease import EtcdLeases, no_lease
+from platformd.coordination.etcd.reader import Query, Reader
 from platformd.coordination.etcd.watch import WatchHub
 from platformd.coordination.etcd.wire import Malformed
 from platformd.coordination.sqlite.txn import Limits, check, check_key, check_range, shown
-from platformd.core.errors import InvalidInput, NotFound
+from platformd.core.errors import InvalidInput, NotFound, Unsupported
 
 
 class EtcdStore:
@@ -36,13 +39,14 @@ class EtcdStore:
     """
 
     def __init__(
-        self, channel: Channel, keyspace: Keyspace, reader: Reader, hub: WatchHub, leases: Leases, limits: Limits
+        self, channel: Channel, keyspace: Keyspace, reader: Reader, hub: WatchHub, leases: EtcdLeases, limits: Limits
     ) -> None:
+        self.leases = leases
+        """See ``Store.leases``."""
         self._channel = channel
         self._keyspace = keyspace
         self._reader = reader
         self._hub = hub
-        self._leases = leases
         self._limits = limits
 
     async def ping(self) -> None:
@@ -68,18 +72,15 @@ class EtcdStore:
         revision: int = 0,
         limit: int = 0,
         keys_only: bool = False,
-        by_revision: bool = False,
+        count_only: bool = False,
+        order: Order = "key",
     ) -> Listing:
-        """See ``Store.list``. With ``by_revision`` ordered by ``mod_revision``, then key."""
+        """See ``Store.list``."""
         check_range(key, end, self._limits)
-        return await self._reader.list_range(
-            key, end, _revision(revision), max(limit, 0), keys_only=keys_only, by_revision=by_revision
-        )
-
-    async def count(self, key: bytes, end: bytes | None) -> int:
-        """How many keys are in [key, end); ``end=None`` for no upper bound."""
-        check_range(key, end, self._limits)
-        return (await self._reader.count(key, end))[0]
+        if order not in _ORDERS:
+            raise InvalidInput(f"cannot order by {order!r}", subject="store", hint=f"one of {', '.join(_ORDERS)}")
+        query = Query(key, end, _revision(revision), max(limit, 0), keys_only, order)
+        return await (self._reader.count(query) if count_only else self._reader.list_range(query))
 
     # --- writes ---
 
@@ -128,61 +129,64 @@ class EtcdStore:
         )
         return TxnResult(succeeded=answer.succeeded, revision=answer.revision, results=results)
 
-    async def compact(self, revision: int) -> None:
-        """Drop history before ``revision``, which stays readable. Nothing happens if that was done already.
-
-        Raises:
-            FutureRevision: it does not exist yet.
-        """
-        with contextlib.suppress(CompactedReply):
-            await self._channel.call(messages.COMPACT, messages.compaction(_revision(revision)))
-
     # --- watches ---
 
     @contextlib.asynccontextmanager
     async def watch(
-        self, key: bytes, end: bytes | None, *, start_revision: int = 0, previous: bool = False
+        self,
+        key: bytes,
+        end: bytes | None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
+        only: EventType | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchBatch]]:
-        """See ``Store.watch``. A ``start_revision`` beyond the next one is refused, as ``FutureRevision``.
+        """See ``Store.watch``.
 
         While no member can be asked, iterating waits; it goes on without a gap when one is back.
         """
         check_range(key, end, self._limits)
-        watcher = self._hub.add(self._keyspace.bounds(key, end), previous=previous)
+        watcher = self._hub.add(self._keyspace.bounds(key, end), previous=previous, only=only)
         try:
             await watcher.begin(_revision(start_revision))
             yield watcher
         finally:
             self._hub.remove(watcher)
 
-    # --- leases ---
+    # --- the store as a whole ---
 
-    async def lease(self, ttl: float, *, lease_id: int = 0) -> Lease:
-        """See ``Store.lease``. A time to live is rounded up to whole seconds, and at least the cluster's own
-        minimum (2 s by default)."""
-        return await (self._leases.keep_alive(lease_id) if lease_id else self._leases.grant(ttl))
+    async def compact(self, revision: int) -> None:
+        """See ``Store.compact``. It is the history of all who use the cluster."""
+        await self._reader.compact(_revision(revision))
 
-    async def revoke(self, lease_id: int) -> int:
-        """See ``Store.revoke``. The number is of the keys that were bound just before."""
-        return await self._leases.revoke(lease_id)
+    async def snapshot(self, path: Path) -> Snapshot:
+        """See ``Store.snapshot``.
 
-    async def leases(self) -> tuple[Lease, ...]:
-        """See ``Store.leases``. All of the cluster's, with those of their keys that are ours; to the second."""
-        return await self._leases.list_all()
+        Raises:
+            Unsupported: always. A cluster's state is copied by its own tools.
+        """
+        raise Unsupported(
+            "etcd's state is the cluster's, not ours to copy into a file",
+            subject=str(path),
+            hint="etcdctl snapshot save FILE",
+        )
 
     async def status(self) -> StoreStatus:
         """See ``Store.status``. Keys and watchers are ours, leases and size the cluster's."""
-        keys, revision = await self._reader.count(b"", None)
+        listed = await self._reader.count(Query(b"", None))
         member = messages.member_status(await self._channel.call(messages.STATUS, b""))
         return StoreStatus(
             engine="etcd",
-            revision=revision,
+            revision=listed.revision,
             compact_revision=await self._reader.oldest(),
-            keys=keys,
-            leases=await self._leases.count(),
+            keys=listed.count,
+            leases=await self.leases.count(),
             watchers=len(self._hub),
             size_bytes=member.size_bytes,
         )
+
+
+_ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 def _revision(revision: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+from collections.abc import Sequence
 
 import trio
 
@@ -12,7 +13,6 @@ from platformd.coordination.contract import Lease
 from platformd.coordination.etcd import messages
 from platformd.coordination.etcd.channel import Channel
 from platformd.coordination.etcd.keyspace import Keyspace
-from platformd.coordination.etcd.messages import LeaseLeft
 from platformd.core.errors import Conflict, InvalidInput, NotFound, PlatformError
 
 LIST_AT_ONCE = 64
@@ -21,7 +21,7 @@ LIST_AT_ONCE = 64
 _ID_BITS = 63
 
 
-class Leases:
+class EtcdLeases:
     """Leases at the cluster. Their ids are shared by all who use it, whatever their prefix.
 
     Args:
@@ -41,41 +41,53 @@ class Leases:
         self._longest = longest
         self._rng = rng
 
-    async def grant(self, ttl: float) -> Lease:
-        """A new lease; etcd counts whole seconds, so ``ttl`` is rounded up."""
-        if math.isnan(ttl):
-            raise InvalidInput("the time to live is not a number", subject="lease")
-        wanted = math.ceil(min(max(ttl, self._shortest), self._longest))
-        lease_id = self._rng.getrandbits(_ID_BITS) or 1
-        try:
-            answer = await self._channel.call(messages.LEASE_GRANT, messages.lease_grant(lease_id, wanted))
-            granted = messages.lease_ttl(answer)
-        except Conflict:  # an earlier attempt, whose answer was lost, has done it
-            granted = (await self._left(lease_id)).granted
-        return Lease(id=lease_id, ttl=float(granted), remaining=float(granted))
-
-    async def keep_alive(self, lease_id: int) -> Lease:
-        """A lease's whole time to live again.
+    async def grant(self, ttl: float, *, lease_id: int = 0) -> Lease:
+        """See ``Leases.grant``. Etcd counts whole seconds, so ``ttl`` is rounded up, and it has a minimum of its own.
 
         Raises:
-            NotFound: it is not there.
+            OutcomeUnknown: an id was asked for, and the request was sent and not answered.
         """
+        if math.isnan(ttl) or not 0 <= lease_id < 1 << _ID_BITS:
+            raise InvalidInput(f"cannot grant lease {lease_id} for {ttl} s", subject="lease")
+        request = math.ceil(min(max(ttl, self._shortest), self._longest))
+        if lease_id:  # sent once only: "already there" must not be the answer to an attempt of ours
+            try:
+                return await self._grant(lease_id, request, change=True)
+            except Conflict as error:
+                raise Conflict(f"lease {lease_id} is there already; nothing was done", subject="lease") from error
+        lease_id = self._rng.getrandbits(_ID_BITS) or 1
+        try:
+            return await self._grant(lease_id, request, change=False)
+        except Conflict:  # an earlier attempt, whose answer was lost, has done it
+            return await self.get(lease_id)
+
+    async def _grant(self, lease_id: int, ttl: int, *, change: bool) -> Lease:
+        answer = await self._channel.call(messages.LEASE_GRANT, messages.lease_grant(lease_id, ttl), change=change)
+        granted = float(messages.lease_ttl(answer))
+        return Lease(id=lease_id, ttl=granted, remaining=granted)
+
+    async def keep_alive(self, lease_id: int) -> Lease:
+        """See ``Leases.keep_alive``."""
         answer = await self._channel.call(messages.LEASE_KEEP_ALIVE, messages.lease_request(_valid(lease_id)))
-        ttl = messages.lease_ttl(answer)
+        ttl = float(messages.lease_ttl(answer))
         if ttl <= 0:
             raise no_lease([lease_id])
-        return Lease(id=lease_id, ttl=float(ttl), remaining=float(ttl))
+        return Lease(id=lease_id, ttl=ttl, remaining=ttl)
 
     async def revoke(self, lease_id: int) -> int:
-        """End a lease; how many of our keys were bound to it when it was asked for them, just before."""
-        left = await self._left(lease_id)
+        """See ``Leases.revoke``. The number is of our keys that were bound to it just before."""
+        keys = (await self.get(lease_id)).keys
         with contextlib.suppress(NotFound):  # it was there a moment ago: it ended, or an earlier attempt has ended it
             await self._channel.call(messages.LEASE_REVOKE, messages.lease_request(lease_id))
-        return len(self._ours(left))
+        return len(keys)
 
-    async def list_all(self) -> tuple[Lease, ...]:
-        """All leases of the cluster, by id, with those of their keys that are ours."""
-        ids = sorted(messages.lease_ids(await self._channel.call(messages.LEASES, b"")))
+    async def get(self, lease_id: int) -> Lease:
+        """See ``Leases.get``. To the second; of its keys, those that are ours."""
+        return await self._left(lease_id, keys=True)
+
+    async def list(self) -> tuple[Lease, ...]:
+        """See ``Leases.list``. All of the cluster's, whoever uses them."""
+        ids = await self._ids()
         found: dict[int, Lease] = {}
         failures: list[PlatformError] = []
         waiting = iter(ids)
@@ -83,16 +95,12 @@ class Leases:
         async def ask() -> None:
             for lease_id in waiting:
                 try:
-                    left = await self._left(lease_id)
+                    found[lease_id] = await self._left(lease_id, keys=False)
                 except NotFound:
                     continue  # it ended meanwhile
                 except PlatformError as error:
                     failures.append(error)
                     return
-                remaining = float(min(left.remaining, left.granted))
-                found[lease_id] = Lease(
-                    id=lease_id, ttl=float(left.granted), remaining=remaining, keys=tuple(self._ours(left))
-                )
 
         async with trio.open_nursery() as nursery:
             for _ in range(min(LIST_AT_ONCE, len(ids))):
@@ -103,17 +111,19 @@ class Leases:
 
     async def count(self) -> int:
         """How many there are at the cluster."""
-        return len(messages.lease_ids(await self._channel.call(messages.LEASES, b"")))
+        return len(await self._ids())
 
-    async def _left(self, lease_id: int) -> LeaseLeft:
-        request = messages.lease_request(_valid(lease_id), keys=True)
+    async def _ids(self) -> Sequence[int]:
+        return sorted(messages.lease_ids(await self._channel.call(messages.LEASES, b"")))
+
+    async def _left(self, lease_id: int, *, keys: bool) -> Lease:
+        request = messages.lease_request(_valid(lease_id), keys=keys)
         left = messages.lease_left(await self._channel.call(messages.LEASE_TIME_TO_LIVE, request))
         if left.remaining < 0:
             raise no_lease([lease_id])
-        return left
-
-    def _ours(self, left: LeaseLeft) -> list[bytes]:
-        return sorted(key[self._keyspace.cut :] for key in left.keys if self._keyspace.owns(key))
+        ours = sorted(key[self._keyspace.cut :] for key in left.keys if self._keyspace.owns(key))
+        remaining = float(min(left.remaining, left.granted))
+        return Lease(id=lease_id, ttl=float(left.granted), remaining=remaining, keys=tuple(ours))
 
 
 def _valid(lease_id: int) -> int:

@@ -13,7 +13,7 @@ from platformd.coordination.etcd.channel import Channel
 from platformd.coordination.etcd.dial import tls_context
 from platformd.coordination.etcd.engine import EtcdStore
 from platformd.coordination.etcd.keyspace import Keyspace
-from platformd.coordination.etcd.lease import Leases
+from platformd.coordination.etcd.lease import EtcdLeases
 from platformd.coordination.etcd.reader import Reader
 from platformd.coordination.etcd.settings import EtcdSettings, parse_endpoints
 from platformd.coordination.etcd.watch import WatchHub
@@ -85,6 +85,6 @@ def _store(channel: Channel, settings: EtcdSettings, limits: StoreSettings, rng:
         batch=limits.watch_buffer,
         progress_interval=seconds(settings.progress_interval),
     )
-    leases = Leases(channel, keyspace, seconds(limits.lease_min_ttl), seconds(limits.lease_max_ttl), rng)
+    leases = EtcdLeases(channel, keyspace, seconds(limits.lease_min_ttl), seconds(limits.lease_max_ttl), rng)
     bounds = Limits(size_bytes(limits.max_key), size_bytes(limits.max_value), limits.max_txn_operations)
     return EtcdStore(channel, keyspace, reader, hub, leases, bounds)

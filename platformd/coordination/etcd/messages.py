@@ -13,10 +13,12 @@ from platformd.coordination.contract import (
     Delete,
     DeleteResult,
     Event,
+    EventType,
     Get,
     GetResult,
     KeyValue,
     Operation,
+    Order,
     Put,
     PutResult,
 )
@@ -80,8 +82,12 @@ def _revision(header: int | bytes) -> int:
 
 # --- ranges ----------------------------------------------------------------------------------------
 
-SORT_BY_KEY, SORT_BY_MOD_REVISION = 0, 3
-_ASCENDING = 1
+_ASCENDING, _DESCENDING = 1, 2
+_KEY, _MOD = 0, 3
+_SORTS = {"key": b"", "-key": integer(5, _DESCENDING) + integer(6, _KEY)} | {
+    "mod_revision": integer(5, _ASCENDING) + integer(6, _MOD),
+    "-mod_revision": integer(5, _DESCENDING) + integer(6, _MOD),
+}
 
 
 def range_request(
@@ -91,13 +97,16 @@ def range_request(
     limit: int = 0,
     keys_only: bool = False,
     count_only: bool = False,
-    sort: int = SORT_BY_KEY,
+    order: Order = "key",
+    changed: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """``RangeRequest``, linearizable."""
-    request = text(1, bounds.key) + text(2, bounds.end) + integer(3, limit) + integer(4, revision)
-    if sort:
-        request += integer(5, _ASCENDING) + integer(6, sort)
-    return request + integer(8, keys_only) + integer(9, count_only)
+    """``RangeRequest``, linearizable. Of keys of one revision, etcd's order by revision is any.
+
+    ``changed``: only what changed last at or after the first and at or before the second revision (0: any).
+    """
+    request = text(1, bounds.key) + text(2, bounds.end) + integer(3, limit) + integer(4, revision) + _SORTS[order]
+    request += integer(8, keys_only) + integer(9, count_only)
+    return request + integer(10, changed[0]) + integer(11, changed[1])
 
 
 class Range(NamedTuple):
@@ -222,15 +231,16 @@ def operation_result(operation: Operation, answer: bytes, cut: int) -> Operation
 
 # --- watches ---------------------------------------------------------------------------------------
 
-_NO_PUT, _NO_DELETE = 0, 1
+_WITHOUT = {"delete": chosen_integer(5, 0), "put": chosen_integer(5, 1)}  # the filter that leaves only this one
 _PROGRESS_REQUEST = blob(3, b"")
 
 
-def watch_create(bounds: Bounds, start_revision: int, *, previous: bool) -> bytes:
+def watch_create(bounds: Bounds, start_revision: int, *, previous: bool, only: EventType | None) -> bytes:
     """``WatchRequest`` for a new watch: large revisions in fragments, and now and then its progress."""
     request = text(1, bounds.key) + text(2, bounds.end) + integer(3, start_revision) + integer(4, 1)
-    if bounds.empty:
-        request += chosen_integer(5, _NO_PUT) + chosen_integer(5, _NO_DELETE)
+    for kind, filtered in _WITHOUT.items():
+        if bounds.empty or only == kind:
+            request += filtered
     return blob(1, request + integer(6, previous) + integer(8, 1))
 
 

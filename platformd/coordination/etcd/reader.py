@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import NamedTuple
+
+import msgspec
 import trio
 
-from platformd.coordination.contract import Compacted, KeyValue, Listing
+from platformd.coordination.contract import Compacted, KeyValue, Listing, Order
 from platformd.coordination.etcd import messages
 from platformd.coordination.etcd.channel import Channel
 from platformd.coordination.etcd.errors import AnswerTooLarge, CompactedReply
 from platformd.coordination.etcd.keyspace import Bounds, Keyspace
 from platformd.coordination.etcd.messages import Range
 from platformd.coordination.etcd.stream import Lost, Oversize
+from platformd.coordination.etcd.versions import keeps_deletions
 
 PAGE_BYTES = 2 * 1024 * 1024
 """How large a part of a long list is meant to be."""
@@ -20,6 +25,17 @@ FIRST_PAGE, MAX_PAGE = 128, 16_384
 
 _GROWTH = 8
 _LIST_ATTEMPTS = 5
+
+
+class Query(NamedTuple):
+    """What a list is asked for; see ``Store.list``."""
+
+    key: bytes
+    end: bytes | None
+    revision: int = 0
+    limit: int = 0
+    keys_only: bool = False
+    order: Order = "key"
 
 
 class Reader:
@@ -38,52 +54,75 @@ class Reader:
 
     async def get(self, key: bytes, revision: int) -> KeyValue | None:
         """See ``Store.get``."""
-        found = await self._range(Bounds(self._keyspace.key(key), b""), revision)
+        self._check(revision)
+        found = await self._range(Bounds(self._keyspace.key(key), b""), revision=revision)
         return found.items[0] if found.items else None
 
     async def newest(self) -> int:
         """The store's revision now."""
-        return (await self._ask(messages.range_request(self._anywhere, count_only=True))).revision
+        return (await self._range(self._anywhere, count_only=True)).revision
 
-    async def count(self, key: bytes, end: bytes | None) -> tuple[int, int]:
-        """How many keys are in [key, end), and the revision at which that is so."""
-        bounds = self._keyspace.bounds(key, end)
-        found = await self._ask(messages.range_request(bounds, count_only=True))
-        return 0 if bounds.empty else found.total, found.revision
+    async def count(self, query: Query) -> Listing:
+        """How many keys there are; the order and the limit do not matter."""
+        self._check(query.revision)
+        bounds = self._keyspace.bounds(query.key, query.end)
+        found = await self._range(bounds, revision=query.revision, count_only=True)
+        return Listing(items=(), revision=query.revision or found.revision, count=0 if bounds.empty else found.total)
 
-    async def list_range(
-        self,
-        key: bytes,
-        end: bytes | None,
-        revision: int,
-        limit: int,
-        *,
-        keys_only: bool = False,
-        by_revision: bool = False,
-    ) -> Listing:
+    async def list_range(self, query: Query) -> Listing:
         """See ``Store.list``."""
-        bounds = self._keyspace.bounds(key, end)
+        self._check(query.revision)
+        bounds = self._keyspace.bounds(query.key, query.end)
         if bounds.empty:
-            found = await self._range(bounds, revision, count_only=True)
-            return Listing(items=(), revision=revision or found.revision)
-        read = self._by_revision if by_revision else self._pages
+            return await self.count(query)
         for _ in range(_LIST_ATTEMPTS - 1):
             try:
-                return await read(bounds, revision, limit, keys_only)
+                return await self._list(bounds, query)
             except Compacted:
-                if revision:
+                if query.revision:
                     raise  # else its own revision was compacted between two parts: list what is now
-        return await read(bounds, revision, limit, keys_only)
+        return await self._list(bounds, query)
 
-    async def _pages(self, bounds: Bounds, revision: int, limit: int, keys_only: bool) -> Listing:
+    async def _list(self, bounds: Bounds, query: Query) -> Listing:
+        """Etcd sorts a whole range for each answer, so it is only asked to where that saves us the whole range."""
+        if query.order == "key" or (query.order == "-key" and query.limit):
+            return await self._pages(bounds, query)
+        unlimited = query._replace(limit=0, order="key")
+        changed = (0, 0)
+        if query.limit:
+            first = await self._range(
+                bounds, revision=query.revision, limit=query.limit, keys_only=True, order=query.order
+            )
+            # Where etcd cuts between keys of one revision is any: ask for that revision whole, and cut here.
+            last = first.items[-1].mod_revision if first.items else 0
+            changed = (0, last) if query.order == "mod_revision" else (last, 0)
+            unlimited = unlimited._replace(revision=query.revision or first.revision)
+        listed = await self._pages(bounds, unlimited, changed)
+        items = list(listed.items)
+        if query.order != "-key":
+            items.sort(key=_mod_revision)  # stable: by key within a revision
+        if query.order.startswith("-"):
+            items.reverse()
+        del items[query.limit or len(items) :]
+        return msgspec.structs.replace(listed, items=tuple(items), more=len(items) < listed.count)
+
+    async def _pages(self, bounds: Bounds, query: Query, changed: tuple[int, int] = (0, 0)) -> Listing:
+        """All that is asked for, ordered by key, in parts."""
         items: list[KeyValue] = []
-        size, more = FIRST_PAGE, True
-        start = bounds.key
+        revision, limit, size = query.revision, query.limit, FIRST_PAGE
+        count: int | None = None
+        more = True
         while more and not (limit and len(items) >= limit):
             wanted = min(size, limit - len(items)) if limit else size
-            part = Bounds(start, bounds.end)
             try:
-                found = await self._range(part, revision, limit=wanted, keys_only=keys_only)
+                found = await self._range(
+                    bounds,
+                    revision=revision,
+                    limit=wanted,
+                    keys_only=query.keys_only,
+                    order=query.order,
+                    changed=changed,
+                )
             except AnswerTooLarge:
                 if wanted == 1:
                     raise
@@ -91,81 +130,104 @@ class Reader:
                 continue
             items += found.items
             more, revision = found.more, revision or found.revision
+            count = found.total if count is None else count
             if more:
-                start = self._keyspace.key(found.items[-1].key) + b"\x00"
+                last = self._keyspace.key(found.items[-1].key)
+                bounds = Bounds(bounds.key, last) if query.order == "-key" else Bounds(last + b"\x00", bounds.end)
                 each = sum(len(kv.key) + len(kv.value) + 32 for kv in found.items) // len(found.items)
                 size = max(1, min(size * _GROWTH, PAGE_BYTES // each, MAX_PAGE))
-        return Listing(items=tuple(items), revision=revision, more=more)
-
-    async def _by_revision(self, bounds: Bounds, revision: int, limit: int, keys_only: bool) -> Listing:
-        """In order of revision. The whole range is sorted for each answer, so etcd is only asked for the first few."""
-        if limit:
-            try:
-                found = await self._range(
-                    bounds, revision, limit=limit, keys_only=keys_only, sort=messages.SORT_BY_MOD_REVISION
-                )
-            except AnswerTooLarge:
-                pass  # then here
-            else:
-                return Listing(items=tuple(found.items), revision=revision or found.revision, more=found.more)
-        listed = await self._pages(bounds, revision, 0, keys_only)
-        items = sorted(listed.items, key=_mod_revision)
-        more = bool(limit) and len(items) > limit
-        return Listing(items=tuple(items[: limit or None]), revision=listed.revision, more=more)
+        return Listing(items=tuple(items), revision=revision, more=more, count=count or 0)
 
     async def _range(
         self,
         bounds: Bounds,
-        revision: int,
         *,
+        revision: int = 0,
         limit: int = 0,
         keys_only: bool = False,
         count_only: bool = False,
-        sort: int = messages.SORT_BY_KEY,
+        order: Order = "key",
+        changed: tuple[int, int] = (0, 0),
     ) -> Range:
         request = messages.range_request(
-            bounds, revision=revision, limit=limit, keys_only=keys_only, count_only=count_only, sort=sort
+            bounds,
+            revision=revision,
+            limit=limit,
+            keys_only=keys_only,
+            count_only=count_only,
+            order=order,
+            changed=changed,
         )
         try:
-            return await self._ask(request)
+            return messages.range_response(await self._channel.call(messages.RANGE, request), self._keyspace.cut)
         except CompactedReply as error:
             raise await self.compacted(revision) from error
 
-    async def _ask(self, request: bytes) -> Range:
-        return messages.range_response(await self._channel.call(messages.RANGE, request), self._keyspace.cut)
-
     # --- history ---
 
-    async def readable(self, revision: int) -> None:
-        """See that the store can be read as it was at ``revision``.
+    async def watchable(self, revision: int) -> None:
+        """See that a watch from ``revision`` misses nothing.
+
+        Raises:
+            Compacted: history begins later.
+        """
+        self._check(revision)
+        try:
+            await self._probe(max(1, revision - self._margin()))
+        except Compacted as error:
+            raise Compacted(revision, error.compact_revision) from error
+
+    async def oldest(self) -> int:
+        """The oldest revision that can be read and watched from."""
+        with contextlib.suppress(Compacted):  # which has told it
+            await self.watchable(self._oldest)
+        return self._oldest
+
+    async def compact(self, revision: int) -> None:
+        """See ``Store.compact``."""
+        self._check(revision)
+        await self._probe(revision)
+        if revision > max(self._oldest, self._margin()):
+            with contextlib.suppress(CompactedReply):  # by somebody else, or by an earlier attempt of ours
+                await self._channel.call(messages.COMPACT, messages.compaction(revision - self._margin()))
+            self._oldest = max(self._oldest, revision)
+
+    def _check(self, revision: int) -> None:
+        """Refuse what is known to be compacted, also where etcd would still know it."""
+        if 0 < revision < self._oldest:
+            raise Compacted(revision, self._oldest)
+
+    async def _probe(self, revision: int) -> None:
+        """See that etcd can read the store as it was at ``revision``.
 
         Raises:
             Compacted, FutureRevision: it cannot.
         """
-        await self._range(self._anywhere, revision, count_only=True)
+        await self._range(self._anywhere, revision=revision, count_only=True)
 
-    async def oldest(self) -> int:
-        """The oldest revision that can be read."""
-        try:
-            await self.readable(self._oldest)
-        except Compacted as error:
-            self._oldest = max(self._oldest, error.compact_revision)
-        return self._oldest
+    def _margin(self) -> int:
+        """How many revisions after etcd's own compaction revision ours is.
+
+        Older versions may drop a deletion at that very revision, so a watch must begin after it. Then ours is one more,
+        and compacting to a revision asks etcd for the one before.
+        """
+        return 0 if keeps_deletions(self._channel.version) else 1
 
     async def compacted(self, asked: int) -> Compacted:
         """The error for a revision that is compacted. Only a watch is told by etcd what the oldest one is."""
-        oldest = max(asked + 1, self._oldest)
-        try:
-            with trio.move_on_after(self._channel.timeout):
-                oldest = max(oldest, await self._compact_revision(asked))
-        except (Lost, Oversize):
-            pass  # the error is right as it is, only less exact
-        return Compacted(asked, oldest)
+        with contextlib.suppress(Lost, Oversize), trio.move_on_after(self._channel.timeout):
+            # Without an answer the error is right as it is, only less exact.
+            self.was_compacted(await self._compact_revision(asked))
+        return Compacted(asked, max(asked + 1, self._oldest))
+
+    def was_compacted(self, compact_revision: int) -> int:
+        """Etcd has told its compaction revision; the oldest one that can be watched from."""
+        self._oldest = max(self._oldest, compact_revision + self._margin())
+        return self._oldest
 
     async def _compact_revision(self, asked: int) -> int:
-        exchange = await self._channel.open(
-            messages.WATCH, messages.watch_create(self._anywhere, asked, previous=False)
-        )
+        request = messages.watch_create(self._anywhere, asked, previous=False, only=None)
+        exchange = await self._channel.open(messages.WATCH, request)
         try:
             while (message := await exchange.stream.receive()) is not None:
                 answer = messages.watch_response(message, self._keyspace.cut)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import trio
 
-from platformd.coordination.contract import Compacted, Event, FutureRevision, WatchBatch
+from platformd.coordination.contract import Compacted, Event, EventType, FutureRevision, WatchBatch
 from platformd.coordination.etcd import messages
 from platformd.coordination.etcd.channel import Channel, Exchange
 from platformd.coordination.etcd.errors import Again, refusal
@@ -28,7 +28,7 @@ from platformd.coordination.etcd.keyspace import Bounds, Keyspace
 from platformd.coordination.etcd.messages import WatchAnswer
 from platformd.coordination.etcd.reader import Reader
 from platformd.coordination.etcd.stream import Lost, Oversize
-from platformd.coordination.etcd.versions import answers_progress, keeps_deletions
+from platformd.coordination.etcd.versions import answers_progress
 from platformd.core.errors import DeadlineExceeded, LimitReached, PlatformError, TooLarge, Unavailable
 
 _UNNAMED = 2  # gRPC's code for what has none: a watch's reason for its end comes as text only
@@ -41,13 +41,15 @@ class Watcher:
         hub: where it belongs.
         bounds: its range.
         previous: whether it wants what was before each event.
+        only: the kind of events that it wants; ``None`` for all.
     """
 
-    def __init__(self, hub: WatchHub, bounds: Bounds, *, previous: bool) -> None:
+    def __init__(self, hub: WatchHub, bounds: Bounds, *, previous: bool, only: EventType | None) -> None:
         self.seen = 0
         self._hub = hub
         self._bounds = bounds
         self._previous = previous
+        self._only = only
         self._told = 0  # the revision of the last batch that was handed out
         self._begun = False
         self._bookmark = False
@@ -94,7 +96,7 @@ class Watcher:
                     exchange.stream.send(messages.watch_progress())
                 return
             while message is not None:
-                self._handle(exchange, messages.watch_response(message, self._hub.cut))
+                self._handle(exchange, self._hub.decode(message))
                 if self._exchange is None or len(self._events) >= self._hub.batch:
                     return
                 message = exchange.stream.take()
@@ -109,7 +111,7 @@ class Watcher:
     def _handle(self, exchange: Exchange, answer: WatchAnswer) -> None:
         if answer.canceled:
             if answer.compact_revision:
-                self._fail(Compacted(self.seen + 1, answer.compact_revision))
+                self._fail(Compacted(self.seen + 1, self._hub.reader.was_compacted(answer.compact_revision)))
             else:
                 self._ended(exchange, _UNNAMED, answer.reason)
         elif answer.events:
@@ -209,16 +211,16 @@ class Watcher:
             Compacted: history begins later.
             PlatformError: it is refused.
         """
-        request = messages.watch_create(self._bounds, start, previous=self._previous)
+        request = messages.watch_create(self._bounds, start, previous=self._previous, only=self._only)
         exchange = await self._hub.channel.open(messages.WATCH, request)
         try:
             with trio.fail_after(self._hub.channel.timeout):
                 await self._created(exchange)
-                if start <= newest:
-                    await self._check_history(start, exchange.connection.version)
+                if start <= newest:  # else etcd says so too, but later; who enters wants to know now
+                    await self._hub.reader.watchable(start)
         except (Lost, trio.TooSlowError) as error:
             exchange.close()
-            raise Unavailable(f"the watch was not begun ({error or 'no answer'})", subject="etcd") from error
+            raise Unavailable(f"the watch was not begun ({str(error) or 'no answer'})", subject="etcd") from error
         except BaseException:
             exchange.close()
             raise
@@ -230,7 +232,7 @@ class Watcher:
             assert exchange.stream.end is not None
             refused = refusal(exchange.stream.end.status or _UNNAMED, exchange.stream.end.message)
         else:
-            answer = messages.watch_response(message, self._hub.cut)
+            answer = self._hub.decode(message)
             if not answer.canceled:
                 return
             refused = refusal(_UNNAMED, answer.reason)
@@ -238,16 +240,6 @@ class Watcher:
             raise refused.error
         self._hub.channel.after_refusal(refused, exchange.connection, exchange.token)
         raise Unavailable(refused.error.message, subject="etcd", hint=refused.error.hint)
-
-    async def _check_history(self, start: int, version: str) -> None:
-        """A watch from before history is told so, but later; who enters wants to know now."""
-        if keeps_deletions(version) or start == 1:
-            await self._hub.reader.readable(start)
-            return
-        try:
-            await self._hub.reader.readable(start - 1)
-        except Compacted as error:
-            raise Compacted(start, error.compact_revision + 1) from error
 
     def close(self, error: Exception) -> None:
         """End it; iterating it raises ``error``."""
@@ -280,7 +272,8 @@ class WatchHub:
     ) -> None:
         self.channel = channel
         self.reader = reader
-        self.cut = keyspace.cut
+        self._cut = keyspace.cut
+        self._last: tuple[bytes, WatchAnswer] = b"", messages.watch_response(b"", 0)
         self.batch = batch
         self.progress_interval = progress_interval
         self._max = max_watchers
@@ -289,7 +282,13 @@ class WatchHub:
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, bounds: Bounds, *, previous: bool) -> Watcher:
+    def decode(self, message: bytes) -> WatchAnswer:
+        """An answer; of the same one to many watches of a range, one after the other, only the first costs anything."""
+        if message != self._last[0]:
+            self._last = message, messages.watch_response(message, self._cut)
+        return self._last[1]
+
+    def add(self, bounds: Bounds, *, previous: bool, only: EventType | None) -> Watcher:
         """A watch that is not begun yet.
 
         Raises:
@@ -301,7 +300,7 @@ class WatchHub:
                 subject="watch",
                 hint="close some, or raise store.max_watchers",
             )
-        watcher = Watcher(self, bounds, previous=previous)
+        watcher = Watcher(self, bounds, previous=previous, only=only)
         self._all.add(watcher)
         return watcher
 

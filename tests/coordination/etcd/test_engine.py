@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 import trio
 
-from platformd.coordination.contract import Compacted, Delete, FutureRevision, Get, Put, WatchBatch
+from platformd.coordination.contract import Compacted, Delete, FutureRevision, Get, KeyValue, Order, Put, WatchBatch
 from platformd.coordination.etcd import EtcdSettings, EtcdStore, messages, open_etcd, reader, watch
-from platformd.core.errors import InvalidInput, NotFound, OutcomeUnknown, StorageFull, TooLarge, Unavailable
+from platformd.core.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    Unsupported,
+)
 from platformd.core.settings import StoreSettings
 from tests.conformance.store_engines import events_until, put
 from tests.support.etcd import binary, etcd_cluster, free_ports
@@ -27,7 +38,7 @@ def with_(settings: EtcdSettings, **changes: object) -> EtcdSettings:
 async def test_prefixes_keep_apart(settings: EtcdSettings, store: EtcdStore) -> None:
     """Two stores at one cluster see, watch, count and delete nothing of each other; without a prefix all is seen."""
     async with open_etcd(with_(settings, prefix=settings.prefix[:-1] + "0"), LIMITS) as other:
-        lease = await store.lease(60)
+        lease = await store.leases.grant(60)
         async with store.watch(b"", None) as seen:
             await put(other, b"k", b"theirs", lease.id)
             mine = await put(store, b"k", b"mine", lease.id)
@@ -36,13 +47,12 @@ async def test_prefixes_keep_apart(settings: EtcdSettings, store: EtcdStore) -> 
         assert [kv.value for kv in (await store.list(b"", None)).items] == [b"mine"]
         assert [kv.value for kv in (await other.list(b"", None)).items] == [b"theirs"]
         assert (await store.status()).keys == 1
-        (found,) = [each for each in await store.leases() if each.id == lease.id]
-        assert found.keys == (b"k",)
+        assert (await store.leases.get(lease.id)).keys == (b"k",)
         await store.txn([], [Delete(b"\x00", b"\xff")])
         assert await other.get(b"k") is not None
         async with open_etcd(with_(settings, prefix=""), LIMITS) as whole:
             assert await whole.get(settings.prefix[:-1].encode() + b"0k") is not None
-        assert await store.revoke(lease.id) == 0
+        assert await store.leases.revoke(lease.id) == 0
 
 
 async def test_long_list_comes_in_parts(
@@ -78,7 +88,7 @@ async def test_answer_over_the_limit_is_asked_for_in_smaller_parts(settings: Etc
             await store.txn([], [Get(b"", b"\xff")])
         with pytest.raises(OutcomeUnknown, match="max_message is 65536"):
             await store.txn([], [Delete(b"04", b"08")])
-        assert await store.count(b"", None) == 16
+        assert (await store.list(b"", None, count_only=True)).count == 16
         async with open_etcd(settings, LIMITS) as wide:
             await put(wide, b"large", b"v" * 70_000)
         with pytest.raises(TooLarge, match="max_message is 65536"):
@@ -100,27 +110,50 @@ async def test_full_store_is_named() -> None:
             with pytest.raises(StorageFull) as refused:
                 await fill()
             assert "alarm disarm" in (refused.value.hint or "")
-            assert await store.count(b"", None) == written
+            assert (await store.list(b"", None, count_only=True)).count == written
 
 
-async def test_list_by_revision(store: EtcdStore) -> None:
-    """In the order of their last change, all or the first of them."""
-    for key in (b"c", b"a", b"d", b"b"):
-        await put(store, key)
-    await put(store, b"c", b"again")
-    listed = await store.list(b"", None, by_revision=True)
-    assert [kv.key for kv in listed.items] == [b"a", b"d", b"b", b"c"]
-    first = await store.list(b"", None, by_revision=True, limit=2)
-    assert [kv.key for kv in first.items] == [b"a", b"d"]
-    assert first.more
+async def test_lists_in_every_order(store: EtcdStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By key and by revision, up and down, cut at any length, in parts: as if all were sorted here."""
+    generator = random.Random(3)
+    for _ in range(30):
+        keys = generator.sample(range(40), generator.choice([1, 1, 3, 8]))
+        await store.txn([], [Put(b"%02d" % key, b"") for key in keys])
+    monkeypatch.setattr(reader, "FIRST_PAGE", 3)
+    monkeypatch.setattr(reader, "MAX_PAGE", 5)
+    whole = (await store.list(b"", None)).items
+    by_key = sorted(whole, key=lambda kv: kv.key)
+    by_revision = sorted(whole, key=lambda kv: (kv.mod_revision, kv.key))
+    expected: dict[Order, list[KeyValue]] = {
+        "key": by_key,
+        "-key": by_key[::-1],
+        "mod_revision": by_revision,
+        "-mod_revision": by_revision[::-1],
+    }
+    for order, items in expected.items():
+        for limit in (0, 1, 2, 7, 20, len(items) - 1, len(items), 100):
+            found = await store.list(b"", None, order=order, limit=limit)
+            assert list(found.items) == items[: limit or None]
+            assert (found.count, found.more) == (len(items), 0 < limit < len(items))
+    empty = await store.list(b"x", None, order="-mod_revision", limit=2)
+    assert (empty.items, empty.count, empty.more) == ((), 0, False)
+    with pytest.raises(InvalidInput, match="order"):
+        await store.list(b"", None, order="value")  # type: ignore[arg-type]
 
 
 async def test_count(store: EtcdStore) -> None:
-    """Of a range, a prefix, nothing."""
-    await store.txn([], [Put(b"%d" % n, b"") for n in range(10)])
-    assert await store.count(b"", None) == 10
-    assert await store.count(b"3", b"7") == 4
-    assert await store.count(b"7", b"3") == 0
+    """Of a range, a prefix, nothing, and of the past."""
+    before = (await store.txn([], [Put(b"%d" % n, b"") for n in range(10)])).revision
+    await store.txn([], [Delete(b"4")])
+    for key, end, revision, count in (
+        (b"", None, 0, 9),
+        (b"3", b"7", 0, 3),
+        (b"3", b"7", before, 4),
+        (b"7", b"3", 0, 0),
+    ):
+        found = await store.list(key, end, revision=revision, count_only=True)
+        assert (found.count, found.items, found.more) == (count, (), False)
+        assert found.revision == revision or before + 1
 
 
 async def test_etcds_own_limit_is_named(store: EtcdStore) -> None:
@@ -128,7 +161,7 @@ async def test_etcds_own_limit_is_named(store: EtcdStore) -> None:
     with pytest.raises(TooLarge) as refused:
         await store.txn([], [Put(b"%d" % n, b"v" * 1_000_000) for n in range(2)])
     assert "max-request-bytes" in (refused.value.hint or "")
-    assert await store.count(b"", None) == 0
+    assert (await store.list(b"", None, count_only=True)).count == 0
 
 
 async def test_compaction(store: EtcdStore) -> None:
@@ -138,7 +171,8 @@ async def test_compaction(store: EtcdStore) -> None:
     last = await put(store, b"k", b"3")
     await store.compact(second)
     await store.compact(second)
-    await store.compact(first)
+    with pytest.raises(Compacted):
+        await store.compact(first)
     with pytest.raises(Compacted) as refused:
         await store.get(b"k", revision=first)
     assert refused.value.compact_revision == second
@@ -169,17 +203,38 @@ async def test_watch_that_history_has_left_behind(store: EtcdStore) -> None:
         assert refused.value.compact_revision >= last
 
 
-async def test_old_etcd_may_miss_a_deletion_at_the_compaction(store: EtcdStore) -> None:
-    """There a watch from the compaction revision itself is refused rather than begun with a hole."""
+async def test_deletion_at_the_compaction_is_not_missed(settings: EtcdSettings, store: EtcdStore) -> None:
+    """A watch from the oldest revision shows the deletion in it, which old versions drop at their own oldest one."""
     await put(store, b"k")
     deleted = (await store.txn([], [Delete(b"k")])).revision
     await store.compact(deleted)
-    with pytest.raises(Compacted) as refused:
-        async with store.watch(b"", None, start_revision=deleted):
-            pass
-    assert refused.value.compact_revision == deleted + 1
-    async with store.watch(b"", None, start_revision=deleted + 1) as watching:
-        assert await anext(watching) == WatchBatch(revision=deleted)
+    async with open_etcd(settings, LIMITS) as other:
+        assert (await other.status()).compact_revision == deleted
+        async with other.watch(b"", None, start_revision=deleted) as watching:
+            (event,) = await events_until(watching, deleted)
+            assert (event.type, event.kv.key) == ("delete", b"k")
+        with pytest.raises(Compacted) as refused:
+            async with other.watch(b"", None, start_revision=deleted - 1):
+                pass
+        assert refused.value.compact_revision == deleted
+
+
+async def test_only_some_events(store: EtcdStore) -> None:
+    """Puts or deletes alone, each with its revision."""
+    async with store.watch(b"", None, only="put") as puts, store.watch(b"", None, only="delete") as deletes:
+        await put(store, b"k")
+        deleted = (await store.txn([], [Delete(b"k")])).revision
+        last = await put(store, b"k")
+        (first, second) = await events_until(puts, last)
+        assert (first.kv.mod_revision, second.kv.mod_revision) == (deleted - 1, last)
+        (only,) = await events_until(deletes, deleted)
+        assert (only.type, only.kv.mod_revision) == ("delete", deleted)
+
+
+async def test_snapshot_is_the_clusters_own(store: EtcdStore, tmp_path: Path) -> None:
+    """It is refused with what to use instead."""
+    with pytest.raises(Unsupported, match="etcdctl snapshot save"):
+        await store.snapshot(tmp_path / "copy")
 
 
 async def test_revision_in_fragments_comes_whole(store: EtcdStore) -> None:
@@ -229,13 +284,13 @@ async def test_idle_watch_asks_how_far_it_is(settings: EtcdSettings, monkeypatch
 
 async def test_leases_in_real_time(store: EtcdStore) -> None:
     """A lease lasts at least its time, keep-alives start it again, and its keys go with it in one revision."""
-    lease = await store.lease(1.2)
+    lease = await store.leases.grant(1.2)
     assert lease.ttl == lease.remaining == 2
     revision = (await store.txn([], [Put(b"a", b"", lease.id), Put(b"b", b"", lease.id), Put(b"c", b"")])).revision
     await trio.sleep(0.5)
     kept = time.monotonic()
-    assert (await store.lease(0, lease_id=lease.id)).remaining == 2
-    (found,) = [each for each in await store.leases() if each.id == lease.id]
+    assert (await store.leases.keep_alive(lease.id)).remaining == 2
+    found = await store.leases.get(lease.id)
     assert (found.ttl, found.keys) == (2, (b"a", b"b"))
     assert 1 <= found.remaining <= 2
     async with store.watch(b"", None, start_revision=revision + 1) as watching:
@@ -244,45 +299,57 @@ async def test_leases_in_real_time(store: EtcdStore) -> None:
     assert [(event.type, event.kv.key) for event in (one, two)] == [("delete", b"a"), ("delete", b"b")]
     assert one.kv.mod_revision == two.kv.mod_revision
     with pytest.raises(NotFound, match=f"lease {lease.id} is not there"):
-        await store.lease(0, lease_id=lease.id)
+        await store.leases.keep_alive(lease.id)
 
 
 async def test_revoked_lease_is_gone(store: EtcdStore) -> None:
-    """Its keys are deleted and counted; it can be neither kept alive, revoked nor bound to."""
-    lease = await store.lease(60)
+    """Its keys are deleted and counted; it can be neither kept alive, asked about, revoked nor bound to."""
+    lease = await store.leases.grant(60)
     before = (await store.txn([], [Put(b"%d" % n, b"", lease.id) for n in range(5)])).revision
-    assert await store.revoke(lease.id) == 5
+    assert await store.leases.revoke(lease.id) == 5
     assert (await store.status()).revision == before + 1
-    for refused in (store.revoke(lease.id), store.lease(5, lease_id=lease.id), put(store, b"k", b"", lease.id)):
+    leases = store.leases
+    for refused in (leases.revoke, leases.keep_alive, leases.get, lambda lease_id: put(store, b"k", b"", lease_id)):
         with pytest.raises(NotFound, match=f"lease {lease.id}"):
-            await refused
+            await refused(lease.id)
     with pytest.raises(NotFound, match="lease -3"):
-        await store.revoke(-3)
+        await store.leases.revoke(-3)
+
+
+async def test_lease_of_an_id_of_ones_own(store: EtcdStore) -> None:
+    """It is granted once."""
+    lease = await store.leases.grant(60, lease_id=2**62 + 1)
+    assert lease.id == 2**62 + 1
+    with pytest.raises(Conflict):
+        await store.leases.grant(60, lease_id=lease.id)
+    with pytest.raises(InvalidInput):
+        await store.leases.grant(60, lease_id=2**63)
+    await store.leases.revoke(lease.id)
 
 
 async def test_lease_keeps_within_its_bounds(settings: EtcdSettings) -> None:
     """A wish that is too short or too long becomes the shortest or longest that is granted."""
     async with open_etcd(settings, StoreSettings(lease_min_ttl="20s", lease_max_ttl="1h")) as store:
-        assert (await store.lease(0)).ttl == 20
-        assert (await store.lease(float("inf"))).ttl == 3600
+        assert (await store.leases.grant(0)).ttl == 20
+        assert (await store.leases.grant(float("inf"))).ttl == 3600
         with pytest.raises(InvalidInput):
-            await store.lease(float("nan"))
+            await store.leases.grant(float("nan"))
 
 
 async def test_many_leases_are_listed(store: EtcdStore) -> None:
-    """Hundreds are listed with all their keys."""
-    granted: dict[int, bytes] = {}
+    """Hundreds are listed, by id."""
+    granted: list[int] = []
 
-    async def grant(number: int) -> None:
-        lease = await store.lease(600)
-        granted[lease.id] = b"%d" % number
-        await put(store, granted[lease.id], b"", lease.id)
+    async def grant() -> None:
+        granted.append((await store.leases.grant(600)).id)
 
     async with trio.open_nursery() as nursery:
-        for number in range(200):
-            nursery.start_soon(grant, number)
-    found = {lease.id: lease.keys for lease in await store.leases() if lease.id in granted}
-    assert found == {lease_id: (key,) for lease_id, key in granted.items()}
+        for _ in range(200):
+            nursery.start_soon(grant)
+    found = await store.leases.list()
+    assert [lease.id for lease in found if lease.id in granted] == sorted(granted)
+    assert all(lease.ttl == 600 for lease in found if lease.id in granted)
+    assert (await store.status()).leases == len(found)
 
 
 async def test_nobody_there(settings: EtcdSettings) -> None:

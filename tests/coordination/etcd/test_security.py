@@ -47,7 +47,7 @@ class Secured:
 
     def settings(self, cluster: Cluster, **changes: str) -> EtcdSettings:
         files = {"ca_file": str(self.ca), "cert_file": str(self.cert), "key_file": str(self.key)}
-        return EtcdSettings(endpoints=cluster.endpoints, request_timeout="1s", **(files | changes))  # type: ignore[arg-type]
+        return EtcdSettings(endpoints=cluster.endpoints, request_timeout="500ms", **(files | changes))  # type: ignore[arg-type]
 
 
 async def test_tls(tmp_path: Path) -> None:
