@@ -80,7 +80,7 @@ async def test_a_leader_that_falls_silent_is_followed(memory: MemoryStore, autoj
     ended: list[float] = []
 
     async def lead() -> None:
-        with pytest.raises(Lost):
+        with pytest.raises(Lost):  # noqa: PT012 - the loss ends the block
             async with elected(memory, "e", b"a", ttl=30):
                 try:
                     await trio.sleep_forever()
@@ -169,7 +169,7 @@ async def test_a_claim_says_who_owns(memory: MemoryStore, autojump_clock: MockCl
 
 async def test_a_claim_is_lost_with_its_key(memory: MemoryStore, autojump_clock: MockClock) -> None:
     """Removing the owner key takes the claim away; what is there without being an owner key is left alone."""
-    with pytest.raises(Lost):
+    with pytest.raises(Lost):  # noqa: PT012 - the loss ends the block
         async with claim(memory, b"k", owner=ME):
             await memory.txn([], [Delete(b"k")])
             await trio.sleep_forever()
@@ -180,7 +180,7 @@ async def test_a_claim_is_lost_with_its_key(memory: MemoryStore, autojump_clock:
             pytest.fail("it was claimed")
 
 
-async def test_a_claim_whose_answer_was_lost_is_known_as_its_own(memory: MemoryStore, autojump_clock: MockClock) -> None:
+async def test_a_claim_whose_answer_was_lost_is_its_own(memory: MemoryStore, autojump_clock: MockClock) -> None:
     """When the answer to the claim is lost, asking again finds the claim that was made."""
     lost = [Unavailable("the answer was lost")]
 
