@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import http.client
 import importlib.util
 import itertools
 import shutil
@@ -77,7 +78,7 @@ class Member:
     def __init__(self, name: str, directory: Path, ports: Sequence[int], scheme: str) -> None:
         self.name = name
         self.directory = directory
-        self.client_port, self.peer_port = ports
+        self.client_port, self.peer_port, self.health_port = ports
         self.url = f"{scheme}://127.0.0.1:{self.client_port}"
         self.peer_url = f"http://127.0.0.1:{self.peer_port}"
         self.log = directory / f"{name}.log"
@@ -89,6 +90,7 @@ class Member:
             str(binary()),
             *("--name", self.name, "--data-dir", str(self.directory / self.name), "--log-level", "warn"),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
+            *("--listen-metrics-urls", f"http://127.0.0.1:{self.health_port}"),
             *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
             *("--initial-cluster", cluster, "--initial-cluster-token", self.directory.name),
             *arguments,
@@ -108,6 +110,17 @@ class Member:
         assert self.process is not None
         found = psutil.Process(self.process.pid).net_connections("tcp")
         return any(c.status == psutil.CONN_LISTEN and c.laddr.port == self.client_port for c in found)
+
+    def serves(self) -> bool:
+        """Whether it answers questions, which takes a leader."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=1)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def signal(self, number: int) -> None:
         """Send its process a signal."""
@@ -140,9 +153,9 @@ class Cluster:
             *("--experimental-watch-progress-notify-interval", "100ms", "--grpc-keepalive-min-time", "50ms"),
             *arguments,
         ]
-        ports = free_ports(2 * members)
+        ports = free_ports(3 * members)
         self.members = [
-            Member(f"m{number}", directory, ports[2 * number : 2 * number + 2], scheme) for number in range(members)
+            Member(f"m{number}", directory, ports[3 * number : 3 * number + 3], scheme) for number in range(members)
         ]
 
     @property
@@ -151,7 +164,7 @@ class Cluster:
         return tuple(member.url for member in self.members)
 
     def start(self) -> bool:
-        """Start all and wait until each listens; false if one did not come up (its port was taken)."""
+        """Start all and wait until each serves; false if one did not come up (its port was taken)."""
         for member in self.members:
             self.start_member(member)
         return self.wait()
@@ -162,9 +175,9 @@ class Cluster:
         member.start(cluster, self._arguments)
 
     def wait(self) -> bool:
-        """Until each member that runs listens; false if one ended instead."""
+        """Until each member serves; false if one ended instead."""
         deadline = time.monotonic() + READY_WITHIN
-        while not all(member.listens() for member in self.members):
+        while not all(member.listens() and member.serves() for member in self.members):
             if not all(member.alive() for member in self.members):
                 self.kill()
                 return False
