@@ -20,6 +20,7 @@ from platformd.api.messages import Messages
 from platformd.api.metrics import HttpMetrics
 from platformd.api.replies import accepted_request_id
 from platformd.api.resources import Resources
+from platformd.api.store import StoreRoutes
 from platformd.api.watch import Watches
 from platformd.core.errors import PlatformError
 from platformd.core.ids import uuid7
@@ -48,6 +49,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     Keys(context, watches).add_to(app)
     Leases(context).add_to(app)
     Locks(context).add_to(app)
+    StoreRoutes(context).add_to(app)
     Resources(context, watches).add_to(app)
     app.register_error_handler(PlatformError, problems.on_platform_error)
     app.register_error_handler(HTTPException, problems.on_http_error)

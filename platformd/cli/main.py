@@ -21,6 +21,8 @@ SECTIONS: Final = {
     "The daemon": ("run", "demo", "status", "tui"),
     "Resources": ("get", "apply", "delete"),
     "Records": ("publish", "consume"),
+    "Coordination": ("kv", "lease", "lock"),
+    "The store": ("backup", "restore"),
     "This program": ("completion", "version"),
 }
 """The subcommands as ``--help`` groups them; each is the module of its name in ``platformd.cli.commands``."""
@@ -39,6 +41,7 @@ EXIT_CODES: Final = {
     5: "conflict: it exists, it changed, or history is gone",
     6: "unavailable now, or the outcome is unknown; trying again may help",
     7: "stored data is damaged",
+    123: "platformd lock: the lock was lost and the command was stopped",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
 

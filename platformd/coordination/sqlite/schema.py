@@ -39,6 +39,9 @@ from sqlite_utils.migrations import Migrations
 from platformd.coordination.sqlite.errors import translate, translated
 from platformd.core.errors import Conflict, StorageFull
 
+STORE_FILE = "store.db"
+"""Its name in a state directory."""
+
 FIRST_REVISION = 1
 """The revision of an empty store, as in etcd."""
 
