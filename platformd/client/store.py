@@ -71,7 +71,7 @@ async def connect_store(
         target: where the daemon is: its control API, or the path of its control socket; ``None`` for what the
             environment says.
         name: how this program is called, for the daemon's log.
-        patience: how long a call waits for a connection that was lost, seconds.
+        patience: about how long a call waits for a connection that was lost, seconds.
         chance: gives numbers from 0 to 1, for the jitter of reconnecting.
 
     Raises:
@@ -105,7 +105,7 @@ class RemoteStore:
     def __init__(self, path: str, name: str, patience: float, chance: Callable[[], float]) -> None:
         self._path = path
         self._patience = patience
-        self._backoff = Backoff(chance)
+        self._backoff = Backoff(chance, patience)
         self._core = StoreCore(name, path)
         self._leases = RemoteLeases(self._ask)
         self._sock: socket.socket | None = None

@@ -81,10 +81,10 @@ class BlockingStore:
     """``contract.Store`` with methods that block. Made by ``connect_store_blocking``; for any number of threads."""
 
     def __init__(self, path: str, name: str, timeout: float, chance: Callable[[], float]) -> None:
-        self._how = (path, name, chance)
+        self._how = (path, name, chance, timeout)
         self._path = path
         self._timeout = timeout
-        self._line = _Line(path, name, chance)
+        self._line = _Line(*self._how)
         self._leading = False
         """Whether a thread is reading for all."""
         self._leases = BlockingLeases(self._ask)
@@ -299,13 +299,13 @@ class _Line:
     ``turn`` is for one thread at a time; the rest for any.
     """
 
-    def __init__(self, path: str, name: str, chance: Callable[[], float]) -> None:
+    def __init__(self, path: str, name: str, chance: Callable[[], float], patience: float) -> None:
         self.lock = threading.Lock()
         """For the core, and for who reads; never held while waiting."""
         self._sending = threading.Lock()
         self._path = path
         self._core = StoreCore(name, path)
-        self._backoff = Backoff(chance)
+        self._backoff = Backoff(chance, patience)
         self._sock: socket.socket | None = None
         self._closed = False
 

@@ -74,15 +74,17 @@ class Backoff:
 
     Args:
         chance: gives numbers from 0 to 1.
+        patience: how long callers wait, seconds: it is tried several times before they give up.
     """
 
-    def __init__(self, chance: Callable[[], float]) -> None:
+    def __init__(self, chance: Callable[[], float], patience: float) -> None:
         self._chance = chance
+        self._longest = max(FIRST_DELAY, min(MAX_DELAY, patience / 4))
         self._delay = FIRST_DELAY
 
     def next(self) -> float:
         """Seconds to wait now; after each failure longer."""
-        delay, self._delay = self._delay, min(2 * self._delay, MAX_DELAY)
+        delay, self._delay = self._delay, min(2 * self._delay, self._longest)
         return delay * (0.5 + self._chance() / 2)
 
     def reset(self) -> None:
