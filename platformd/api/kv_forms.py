@@ -1,9 +1,9 @@
 """Keys, values and leases as they stand in paths, queries and JSON.
 
-Keys and values are bytes. In JSON each is text where it is UTF-8 (``key``, ``value``), else base64 under a name that
-says so (``key_base64``, ``value_base64``); both forms are understood wherever one is read. In a path or a query a key
-is percent-escaped UTF-8, or base64 with ``?encoding=base64``. A lease is written as 16 hexadecimal digits: its 63 bits
-do not survive as a number in JavaScript.
+Keys and values are bytes. In JSON each is text where it is UTF-8 without control characters (``key``, ``value``), else
+base64 under a name that says so (``key_base64``, ``value_base64``); both forms are understood wherever one is read. In
+a path or a query a key is percent-escaped UTF-8, or base64 with ``?encoding=base64``. A lease is written as 16
+hexadecimal digits: its 63 bits do not survive as a number in JavaScript.
 """
 
 from __future__ import annotations
@@ -22,16 +22,24 @@ from platformd.core.errors import Forbidden, InvalidInput
 RESERVED: Final = b"/resources/"
 """Where people who know the inside look for resources. A user's key of that name would only mislead: there is none."""
 
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LEASE = re.compile(r"^[0-9a-fA-F]{1,16}$")
 _MAX_LEASE = 2**63 - 1
 
 
 def put_bytes(document: dict[str, Any], name: str, data: bytes) -> None:
-    """Write ``data`` into ``document``: as text under ``name``, or in base64 under ``name_base64``."""
-    try:
-        document[name] = data.decode()
-    except UnicodeDecodeError:
-        document[f"{name}_base64"] = base64.b64encode(data).decode("ascii")
+    """Write ``data`` into ``document``: as text under ``name``, or in base64 under ``name_base64``.
+
+    Control characters are not text here: in JSON each of them takes six bytes, which no page's limit foresees.
+    """
+    if not _CONTROLS.search(data):
+        try:
+            document[name] = data.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return
+    document[f"{name}_base64"] = base64.b64encode(data).decode("ascii")
 
 
 def kv_document(kv: KeyValue, *, value: bool = True) -> dict[str, Any]:

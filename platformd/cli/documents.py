@@ -122,7 +122,7 @@ def _read(origin: str) -> bytes:
 
 def _parse(origin: str, data: bytes) -> Iterator[tuple[Any, dict[str, int]]]:
     """The values in a file, with their lines; lists of resources are taken apart."""
-    for value, lines in _json(origin, data) or _yaml(origin, data):
+    for value, lines in read_values(origin, data):
         if isinstance(value, dict) and "kind" not in value and isinstance(value.get("items"), list):
             for i, item in enumerate(value["items"]):
                 prefix = f"items[{i}]"
@@ -132,6 +132,15 @@ def _parse(origin: str, data: bytes) -> Iterator[tuple[Any, dict[str, int]]]:
                 yield item, own
         else:
             yield value, lines
+
+
+def read_values(origin: str, data: bytes) -> list[tuple[Any, dict[str, int]]]:
+    """The values in ``data``, one JSON value or documents of YAML, each with the lines of its parts.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    return _json(origin, data) or _yaml(origin, data)
 
 
 def _json(origin: str, data: bytes) -> list[tuple[Any, dict[str, int]]]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from platformd.client import control
 from platformd.client.http import (
@@ -28,6 +28,7 @@ from platformd.client.http import (
     default_target,
     make_request,
 )
+from platformd.client.kv_watching import KeyChange, KeyWatchState
 from platformd.client.reading import as_kind, read_resource
 from platformd.client.watching import Change, WatchState
 from platformd.core.errors import DeadlineExceeded, Forbidden, InvalidInput, PlatformError, Unavailable
@@ -44,6 +45,18 @@ FIRST_DELAY: Final = 0.1
 """Seconds before a lost watch is tried again; doubles with each failure up to ``MAX_DELAY``."""
 MAX_DELAY: Final = 5.0
 """The longest wait between two attempts to go on with a watch."""
+
+
+Followed_co = TypeVar("Followed_co", covariant=True)
+
+
+class _State(Protocol[Followed_co]):
+    """What a watch is, without its connection."""
+
+    def request(self) -> Request: ...
+    def check(self, head: Head) -> None: ...
+    def feed(self, data: bytes) -> Sequence[Followed_co]: ...
+    def raise_if_failed(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -288,7 +301,29 @@ class Client:
         Raises:
             Gone: the revision to go on from has been compacted away; begin a new watch.
         """
-        state = WatchState(kinds, tenant=tenant, after=after, selector=selector)
+        return self._follow(WatchState(kinds, tenant=tenant, after=after, selector=selector), on_lost)
+
+    def watch_keys(
+        self,
+        key: bytes,
+        *,
+        exact: bool = False,
+        after: int | None = None,
+        previous: bool = False,
+        on_lost: Callable[[PlatformError, float], None] | None = None,
+    ) -> Iterator[KeyChange]:
+        """Follow the keys that begin with ``key``, or with ``exact`` that one, from now on or after a revision.
+
+        As ``watch``; see ``platformd.client.kv_watching`` for what is promised.
+
+        Raises:
+            Gone: the revision to go on from has been compacted away; list again.
+        """
+        return self._follow(KeyWatchState(key, exact=exact, after=after, previous=previous), on_lost)
+
+    def _follow(
+        self, state: _State[Followed_co], on_lost: Callable[[PlatformError, float], None] | None
+    ) -> Iterator[Followed_co]:
         stood, delay = False, FIRST_DELAY
         while True:
             try:
@@ -307,7 +342,7 @@ class Client:
             self._sleep(delay)
             delay = min(delay * 2, MAX_DELAY)
 
-    def _watch_once(self, state: WatchState) -> Iterator[Change | None]:
+    def _watch_once(self, state: _State[Followed_co]) -> Iterator[Followed_co | None]:
         """The changes that one connection brings; ``None`` once it stands."""
         link = _Link(self.target, SILENCE_TIMEOUT)
         failure: Collector | None = None

@@ -51,7 +51,8 @@ def test_each_example_is_a_command_line_that_parses(name: str) -> None:
     assert command is not None
     options = {o for parameter in command.params for o in (*parameter.opts, *parameter.secondary_opts)}
     text = (command.epilog or "").replace("$(", " ").replace(")", " ")
-    lines = [line.partition(f"platformd {name}")[2].split("|")[0].split(" # ")[0] for line in text.splitlines()]
+    own = [line.partition(f"platformd {name}")[2].partition(" -- ")[0] for line in text.splitlines()]
+    lines = [line.split("|")[0].split(" # ")[0] for line in own]
     used = {word for line in lines for word in line.split() if word.startswith("-") and len(word) > 1}
     assert used <= options, used - options
 
