@@ -22,7 +22,7 @@ SECTIONS: Final = {
     "Resources": ("get", "apply", "delete"),
     "Records": ("publish", "consume"),
     "Coordination": ("kv", "lease", "lock"),
-    "The store": ("backup", "restore"),
+    "The store": ("store", "backup", "restore"),
     "This program": ("completion", "version"),
 }
 """The subcommands as ``--help`` groups them; each is the module of its name in ``platformd.cli.commands``."""
