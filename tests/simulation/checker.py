@@ -47,6 +47,8 @@ err by refusing, never by accepting. ``test_checker`` compares it with an exhaus
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -72,13 +74,16 @@ class _Placed(NamedTuple):
         return self.stretches[0][0] if len(self.stretches) == 1 and len(set(self.stretches[0])) == 1 else None
 
 
-def check(operations: Iterable[Operation], log: Log, *, leases: bool = False) -> None:
+def check(operations: Iterable[Operation], log: Log, *, leases: bool = False) -> int:
     """Refuse a history that is not linearizable.
 
     Args:
         operations: what all clients did and were told. No value is written twice.
         log: what the store says happened, from before the first operation to after the last.
         leases: whether leases may have ended meanwhile.
+
+    Returns:
+        How many operations of unknown outcome were done.
 
     Raises:
         NotLinearizable: it says which operation cannot be, and why.
@@ -100,6 +105,7 @@ def check(operations: Iterable[Operation], log: Log, *, leases: bool = False) ->
             raise NotLinearizable(_nobodys(revision, everything, log))
     placed += [_Placed(operation, [(2 * revision, 2 * revision)]) for revision, operation in settled.items()]
     _sweep(placed)
+    return len(settled)
 
 
 def _tells(operation: Operation) -> bool:
@@ -176,7 +182,8 @@ def _settle(
     orphans: Sequence[int], unknown: Sequence[Operation], placed: Sequence[_Placed], log: Log
 ) -> dict[int, Operation]:
     """Who made the revisions that nobody claims (Kuhn's algorithm for a maximum matching)."""
-    windows = [(operation, *_window(operation, placed)) for operation in unknown]
+    places = _Windows(placed)
+    windows = [(operation, *places.of(operation)) for operation in unknown]
     makers: dict[int, list[Operation]] = {}
     for revision in orphans:
         state, changes = log.state(revision - 1), log.changes(revision)
@@ -206,11 +213,23 @@ def _settle(
     return {revision: by_id[identity] for identity, revision in revision_of.items()}
 
 
-def _window(operation: Operation, placed: Sequence[_Placed]) -> tuple[float, float]:
-    """Between which places it must be, as far as those say that have only one."""
-    before = [p.exact for p in placed if p.exact is not None and p.operation.returned_at < operation.invoked_at]
-    after = [p.exact for p in placed if p.exact is not None and p.operation.invoked_at > operation.returned_at]
-    return max(before, default=0), min(after, default=math.inf)
+class _Windows:
+    """Between which places an operation must be, as far as those say that have only one."""
+
+    def __init__(self, placed: Sequence[_Placed]) -> None:
+        exact = [(one.operation, one.exact) for one in placed if one.exact is not None]
+        by_return = sorted((operation.returned_at, place) for operation, place in exact)
+        by_invocation = sorted(((operation.invoked_at, place) for operation, place in exact), reverse=True)
+        self._returned = [moment for moment, _ in by_return]
+        self._highest = [0, *itertools.accumulate((place for _, place in by_return), max)]
+        self._invoked = [-moment for moment, _ in by_invocation]
+        self._lowest = [math.inf, *itertools.accumulate((place for _, place in by_invocation), min)]
+
+    def of(self, operation: Operation) -> tuple[float, float]:
+        """The highest place before it and the lowest place after it."""
+        before = bisect.bisect_left(self._returned, operation.invoked_at)
+        after = bisect.bisect_left(self._invoked, -operation.returned_at)
+        return self._highest[before], self._lowest[after]
 
 
 def _is_lease_end(log: Log, revision: int) -> bool:

@@ -137,6 +137,7 @@ class History:
 
     operations: list[Operation] = field(default_factory=list)
     _ticks: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _counts: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
 
     def now(self) -> int:
         """The next moment."""
@@ -150,6 +151,7 @@ class History:
         returned_at = NEVER if outcome is Outcome.UNKNOWN else moment
         operation = Operation(client, request, invoked_at, returned_at, outcome, result, refusal)
         self.operations.append(operation)
+        self._counts[outcome] += 1
         return operation
 
     def nothing_under_way(self) -> None:
@@ -163,7 +165,7 @@ class History:
 
     def count(self, outcome: Outcome) -> int:
         """How many came out like this."""
-        return sum(operation.outcome is outcome for operation in self.operations)
+        return self._counts[outcome]
 
 
 # --- what the store says happened -----------------------------------------------------------------

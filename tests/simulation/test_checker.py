@@ -443,7 +443,11 @@ def work_on(make: Callable[[object], faulty.Delayed], seed: int, operations: int
     async def main() -> tuple[History, Log]:
         store, history = make(seed), History()
         await workload.run(
-            workload.always(store), history, seed=seed, clients=6, until=lambda: len(history.operations) >= operations
+            workload.always(store),
+            history,
+            seed=seed,
+            clients=range(6),
+            until=lambda: len(history.operations) >= operations,
         )
         await trio.sleep(60)  # what was left on its way arrives
         listing = await store.list(b"", None)

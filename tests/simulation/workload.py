@@ -7,12 +7,12 @@ operating system and the store's other processes let it be.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import trio
 
-from platformd.coordination.contract import Compare, Delete, Get, KeyValue, Operation, Order, Put, Store
+from platformd.coordination.contract import Compare, Delete, Get, KeyValue, Listing, Operation, Order, Put, Store
 from platformd.core.errors import OutcomeUnknown, PlatformError
 from tests.simulation.history import Fetch, History, Outcome, Range, Request, Result, Txn
 
@@ -42,8 +42,9 @@ class Mix:
     multi: int = 3
     """Several keys in one transaction, reads among them, with an otherwise."""
     impatience: float = 0.0
-    """Share of transactions that are cancelled after a moment. Only for engines that promise that what was cancelled
-    was not done."""
+    """Share of transactions that are cancelled after a moment."""
+    cancelled: Outcome = Outcome.FAILED
+    """What it means to have been cancelled: the engines promise that it was not done, the door does not know."""
 
 
 class Client:
@@ -57,24 +58,26 @@ class Client:
         self._writes = 0
         self._seen: dict[bytes, KeyValue | None] = {}
         self._newest = 1
+        self._pages: list[tuple[Range, Listing]] = []
 
     async def step(self, store: Store) -> Outcome:
         """Ask one thing; an error of the store is an outcome like any other."""
         request = self._choose()
         invoked_at = self._history.now()
-        outcome, result, refusal = Outcome.FAILED, None, ""
+        outcome: Outcome | None = None
+        result, refusal = None, ""
         try:
             with trio.CancelScope() as scope:
                 if isinstance(request, Txn) and self._random.random() < self._mix.impatience:
                     scope.deadline = trio.current_time() + self._random.randrange(LATE_NS) / 1e9
                 result = await _ask(store, request)
                 outcome = Outcome.OK
-            if outcome is not Outcome.OK:
-                refusal = "cancelled"
+            if outcome is None:
+                outcome, refusal = self._mix.cancelled, "cancelled"
         except OutcomeUnknown as error:
             outcome, refusal = Outcome.UNKNOWN, error.code
         except PlatformError as error:
-            refusal = error.code
+            outcome, refusal = Outcome.FAILED, error.code
         done = self._history.add(self.number, request, invoked_at, outcome, result, refusal)
         self._learn(request, result)
         return done.outcome
@@ -83,6 +86,8 @@ class Client:
         if isinstance(request, Fetch) and not request.revision:
             assert result is None or isinstance(result, KeyValue)
             self._seen[request.key] = result
+        if isinstance(request, Range) and isinstance(result, Listing) and result.more and request.order == "key":
+            self._pages = [(request, result)]
         self._newest = max(self._newest, getattr(result, "revision", 0), getattr(result, "mod_revision", 0))
 
     # --- what to ask ---
@@ -109,6 +114,11 @@ class Client:
         return first, last
 
     def _list(self) -> Request:
+        if self._pages and self._random.random() < 0.5:
+            then, page = self._pages.pop()  # the next page, of the same moment or of now
+            return Range(
+                page.items[-1].key + b"\x00", then.end, revision=self._random.choice((0, page.revision)), limit=1
+            )
         orders: tuple[Order, ...] = ("key", "-key", "mod_revision", "-mod_revision")
         return Range(*self._span(), limit=self._random.choice((0, 0, 2)), order=self._random.choice(orders))
 
@@ -158,7 +168,7 @@ async def run(
     history: History,
     *,
     seed: object,
-    clients: int,
+    clients: Iterable[int],
     until: Callable[[], bool],
     mix: Mix | None = None,
 ) -> None:
@@ -168,7 +178,7 @@ async def run(
         store_of: the store that a client asks next; waits while there is none.
         history: where everything is written down.
         seed: of the choices.
-        clients: how many work at once.
+        clients: the numbers of those who work at once.
         until: whether it is enough, asked before each operation.
         mix: what they do.
     """
@@ -179,7 +189,7 @@ async def run(
             await client.step(await store_of(number))
 
     async with trio.open_nursery() as nursery:
-        for number in range(clients):
+        for number in clients:
             nursery.start_soon(work, number)
 
 
