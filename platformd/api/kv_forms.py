@@ -121,8 +121,12 @@ def key_in_path(prefix: str, encoding: str) -> bytes:
 
     Raises: as ``checked_key`` and ``in_encoding``.
     """
-    raw: bytes = request.scope["raw_path"]
-    sent = raw.partition(b"?")[0][raw.index(prefix.encode()) + len(prefix) :]
+    raw: bytes = request.scope["raw_path"].partition(b"?")[0]
+    if not raw.startswith(
+        prefix.encode()
+    ):  # an escape where none is needed; what would be the key is not worth a guess
+        raise InvalidInput("only what follows may be escaped", subject=request.path, hint=f"write {prefix} as it is")
+    sent = raw[len(prefix) :]
     return checked_key(in_encoding(unquote_to_bytes(sent), encoding, request.path))
 
 

@@ -110,6 +110,20 @@ async def test_what_cannot_be_is_refused(client: Client, method: str, path: str,
     assert "/kv/" not in answer.json.get("subject", "").removeprefix("/v1/kv/")
 
 
+@pytest.mark.parametrize("path", ["/v1/%6bv/a", "/v1%2Fkv/a", "/v1/%6cocks/a"])
+async def test_the_way_to_a_key_is_not_escaped(client: Client, path: str) -> None:
+    """An escaped route is refused, not guessed at."""
+    assert (await client.request("GET", path)).status in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/kv/%", "/v1/kv/%zz", "/v1/kv?prefix=%ff&watch", "/v1/kv?prefix=%&count", "/v1/kv/"]
+)
+async def test_odd_escapes_are_answered(client: Client, target: str) -> None:
+    """Half an escape is taken as it stands or refused, never a fault."""
+    assert (await client.request("GET", target)).status in (200, 400, 404)
+
+
 async def test_conditions_are_compares(client: Client) -> None:
     """If-Match and If-None-Match guard puts and deletes; the refusal tells what is there now."""
     assert (await put(client, "a", If_Match='"1"')).status == 412

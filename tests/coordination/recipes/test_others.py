@@ -75,6 +75,32 @@ async def test_a_leader_speaks(memory: MemoryStore, autojump_clock: MockClock) -
             await leading.proclaim(b"3")
 
 
+async def test_what_a_leader_says_does_not_cost_its_place(memory: MemoryStore, autojump_clock: MockClock) -> None:
+    """Who leads is decided by who came first, not by whose key was changed last."""
+    async with elected(memory, "e", b"first") as leading, trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            async with elected(memory, "e", b"second"):
+                pytest.fail("there are two leaders")
+
+        nursery.start_soon(follow)
+        await trio.sleep(1)
+        await leading.proclaim(b"still first")
+        await trio.sleep(100)
+        found = await leader(memory, "e")
+        assert found is not None
+        assert found.value == b"still first"
+        nursery.cancel_scope.cancel()
+
+
+async def test_places_of_one_revision_have_an_order(memory: MemoryStore) -> None:
+    """Two places that one transaction made are told apart by their keys."""
+    await memory.txn([], [Put(b"elections/e/2", b"b"), Put(b"elections/e/10", b"a")])
+    found = await leader(memory, "e")
+    assert found is not None
+    assert found.value == b"a"
+
+
 async def test_a_leader_that_falls_silent_is_followed(memory: MemoryStore, autojump_clock: MockClock) -> None:
     """A leader whose keep-alives do not come through is cancelled before the next one leads."""
     ended: list[float] = []
