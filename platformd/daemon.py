@@ -30,6 +30,8 @@ from platformd.api.server import serve
 from platformd.conductor import Conductor, ownership
 from platformd.conductor import streams as stream_controller
 from platformd.coordination.contract import Store
+from platformd.coordination.etcd import open_etcd
+from platformd.coordination.recipes.claim import claim
 from platformd.coordination.sqlite import open_sqlite
 from platformd.core.clock import Clock, SystemClock, rfc3339
 from platformd.core.errors import PlatformError
@@ -51,6 +53,9 @@ from platformd.queues.native import open_native
 from platformd.registry import controller as registry
 
 log = logging.getLogger("platformd")
+
+OWNER_KEY = b"/platformd/daemon/owner"
+"""Whose the keyspace of a cluster is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +83,7 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
     holder = {"pid": os.getpid(), "socket": str(settings.socket_path), "since": rfc3339(clock.time_ns())}
     with hold_state_dir(settings.state_path, holder) as state:
         async with (
-            open_sqlite(state / "store.db", settings.store, clock) as store,
+            _open_store(state, settings, clock) as store,
             open_native(state / "streams", _queue_sockets(settings.socket_path), settings.queues, clock) as streams,
         ):
             conductor = Conductor(store, clock, uuid7(clock), KINDS, admission={"Pipeline": (check_expressions,)})
@@ -91,6 +96,21 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
                 async with _ring() as services:
                     await _start_services(services, platform)
                     yield platform
+
+
+@asynccontextmanager
+async def _open_store(state: Path, settings: Settings, clock: Clock) -> AsyncIterator[Store]:
+    """The engine that the settings name.
+
+    A cluster's keyspace belongs to one daemon at a time, as a state directory does: the second is told who
+    has it, and one whose claim was lost stops rather than work beside its successor.
+    """
+    if settings.store.engine == "sqlite":
+        async with open_sqlite(state / "store.db", settings.store, clock) as embedded:
+            yield embedded
+        return
+    async with open_etcd(settings.etcd, settings.store) as cluster, claim(cluster, OWNER_KEY):
+        yield cluster
 
 
 def _queue_sockets(socket_path: Path) -> Path:

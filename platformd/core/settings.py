@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import msgspec
 
@@ -68,8 +68,8 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
 class StoreSettings(_Section, frozen=True, kw_only=True):
     """The coordination store."""
 
-    engine: Literal["sqlite"] = "sqlite"
-    """Which engine keeps the keyspace."""
+    engine: Literal["sqlite", "etcd"] = "sqlite"
+    """Which engine keeps the keyspace: ``sqlite`` in the state directory, or the cluster of section etcd."""
     max_key: Size = "4KiB"
     """The largest key."""
     max_value: Size = "1MiB"
@@ -105,6 +105,47 @@ class DoorSettings(_Section, frozen=True, kw_only=True):
     """Open connections at once. Over it: refused."""
     watch_credit: Size = "1MiB"
     """Bytes of events that may be on their way to a watching client before it has taken them; then the watch waits."""
+
+
+class EtcdSettings(_Section, frozen=True, kw_only=True):
+    """The etcd cluster (3.4 or newer) that keeps the coordination store when its engine is ``etcd``."""
+
+    endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
+    """Client URLs of its members; more than one for fail-over. All ``http`` or all ``https``."""
+    prefix: str = ""
+    """Put in front of every key, so that several programs can share a cluster: ``platformd/``. Empty: none."""
+    ca_file: str = ""
+    """PEM file of the authority that signed the members' certificates. Empty: the system's authorities."""
+    cert_file: str = ""
+    """PEM file of our certificate, where the members ask for one."""
+    key_file: str = ""
+    """PEM file of the key of ``cert_file``."""
+    user: str = ""
+    """User name at the cluster, when its authentication is on."""
+    password_file: str = ""
+    """File with the user's password on its first line; read again at every login."""
+    request_timeout: Duration = "5s"
+    """How long a request may take, with all attempts at all members."""
+    connect_timeout: Duration = "2s"
+    """How long one attempt to connect to a member may take."""
+    keepalive_interval: Duration = "5s"
+    """How long a connection in use may be silent before the member is asked for a sign of life. Members
+    refuse to be asked more often than their ``--grpc-keepalive-min-time`` (5 s)."""
+    keepalive_timeout: Duration = "3s"
+    """How long that sign of life may take before the connection is given up."""
+    retry_delay: Duration = "50ms"
+    """The first wait before a member that failed is tried again; doubles up to ``retry_delay_max``."""
+    retry_delay_max: Duration = "2s"
+    """The longest wait before a member that failed is tried again."""
+    progress_interval: Duration = "5s"
+    """How often an idle watch asks how far it is, where the cluster's version answers that reliably (3.4.31,
+    3.5.13, 3.6); else it is told at the members' ``--experimental-watch-progress-notify-interval``."""
+    max_in_flight: int = 1024
+    """Requests on their way at once. Over it: callers wait."""
+    max_unsent: Size = "16MiB"
+    """Bytes of requests that wait for the network. Over it: callers wait."""
+    max_message: Size = "64MiB"
+    """The largest message that is taken from a member. Over it: refused; long lists are asked for in parts."""
 
 
 class QueueSettings(_Section, frozen=True, kw_only=True):
@@ -156,6 +197,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     http: HttpSettings = msgspec.field(default_factory=HttpSettings)
     store: StoreSettings = msgspec.field(default_factory=StoreSettings)
     door: DoorSettings = msgspec.field(default_factory=DoorSettings)
+    etcd: EtcdSettings = msgspec.field(default_factory=EtcdSettings)
     queues: QueueSettings = msgspec.field(default_factory=QueueSettings)
     health: HealthSettings = msgspec.field(default_factory=HealthSettings)
     pipelines: PipelineSettings = msgspec.field(default_factory=PipelineSettings)
@@ -201,6 +243,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "http": HttpSettings,
     "store": StoreSettings,
     "door": DoorSettings,
+    "etcd": EtcdSettings,
     "queues": QueueSettings,
     "health": HealthSettings,
     "pipelines": PipelineSettings,
@@ -285,9 +328,12 @@ def _convert(section: str, values: dict[str, Any], errors: list[FieldError]) -> 
     for info in msgspec.structs.fields(SECTIONS[section]):
         if info.name not in values:
             continue
+        given = values[info.name]
+        # Environment variables are strings: numbers are written as such (strict=False), lists with commas.
+        if isinstance(given, str) and get_origin(info.type) is tuple:
+            given = [item.strip() for item in given.split(",") if item.strip()]
         try:
-            # Environment variables are strings, so numbers may be written as such (strict=False).
-            value = msgspec.convert(values[info.name], info.type, strict=not isinstance(values[info.name], str))
+            value = msgspec.convert(given, info.type, strict=not isinstance(given, str))
         except msgspec.ValidationError as error:
             errors.append(FieldError(path=f"{section}.{info.name}", message=str(error)))
         else:

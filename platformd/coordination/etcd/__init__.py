@@ -10,6 +10,6 @@ versions get wrong, ``dial`` does TLS, ``lifetime`` puts it all together and end
 
 from platformd.coordination.etcd.engine import EtcdStore
 from platformd.coordination.etcd.lifetime import open_etcd
-from platformd.coordination.etcd.settings import EtcdSettings
+from platformd.core.settings import EtcdSettings
 
 __all__ = ["EtcdSettings", "EtcdStore", "open_etcd"]

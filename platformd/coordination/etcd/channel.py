@@ -26,10 +26,11 @@ from platformd.coordination.etcd.errors import (
     refusal,
     unavailable,
 )
-from platformd.coordination.etcd.settings import Endpoint, EtcdSettings, read_password
+from platformd.coordination.etcd.settings import Endpoint, read_password
 from platformd.coordination.etcd.stream import Lost, Oversize, Stream, TimedOut
 from platformd.core.errors import PlatformError, Unauthorized, Unavailable
 from platformd.core.quantities import seconds, size_bytes
+from platformd.core.settings import EtcdSettings
 
 _LOGINS = 3
 """How often a request that is refused for its token is sent again."""

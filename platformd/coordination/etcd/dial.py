@@ -7,8 +7,9 @@ import ssl
 
 import trio
 
-from platformd.coordination.etcd.settings import Endpoint, EtcdSettings
+from platformd.coordination.etcd.settings import Endpoint
 from platformd.core.errors import InvalidInput
+from platformd.core.settings import EtcdSettings
 
 _H2 = "h2"
 

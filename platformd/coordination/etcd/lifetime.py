@@ -15,12 +15,12 @@ from platformd.coordination.etcd.engine import EtcdStore
 from platformd.coordination.etcd.keyspace import Keyspace
 from platformd.coordination.etcd.lease import EtcdLeases
 from platformd.coordination.etcd.reader import Reader
-from platformd.coordination.etcd.settings import EtcdSettings, parse_endpoints
+from platformd.coordination.etcd.settings import parse_endpoints
 from platformd.coordination.etcd.watch import WatchHub
 from platformd.coordination.sqlite.txn import Limits
 from platformd.core.errors import Unavailable
 from platformd.core.quantities import seconds, size_bytes
-from platformd.core.settings import StoreSettings
+from platformd.core.settings import EtcdSettings, StoreSettings
 
 
 @contextlib.asynccontextmanager
