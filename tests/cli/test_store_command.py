@@ -36,7 +36,7 @@ def test_migrate_says_what_changes(cli: Cli, state: Path) -> None:
     words += ["--state-dir", str(state)]
     dry = cli(*words, "--dry-run")
     assert (dry.code, dry.err) == (0, "")
-    assert "2 keys (4 B)" in dry.out
+    assert "2 keys (4B)" in dry.out
     assert "would be copied" in dry.out
     done = cli(*words, "-o", "json")
     assert done.code == 0
@@ -45,12 +45,10 @@ def test_migrate_says_what_changes(cli: Cli, state: Path) -> None:
     assert (again.code, "2 keys already" in again.err) == (5, True)
 
 
-def test_migrate_without_an_etcd_fails(cli: Cli, state: Path) -> None:
-    """Nobody there is unavailable (6); an address that is none is wrong usage (2)."""
-    words = ["store", "migrate", "--to", "etcd", "--state-dir", str(state), "--endpoints"]
-    assert cli(*words, "ftp://x").code == 2
-    gone = cli(*words, "http://127.0.0.1:1")
-    assert (gone.code, gone.out) == (6, "")
+def test_migrate_to_what_is_no_etcd(cli: Cli, state: Path) -> None:
+    """An address that is none is wrong usage (2)."""
+    ran = cli("store", "migrate", "--to", "etcd", "--state-dir", str(state), "--endpoints", "ftp://x")
+    assert (ran.code, "ftp://x" in ran.err) == (2, True)
 
 
 def test_store_commands_need_a_daemon(cli: Cli, tmp_path: Path) -> None:
