@@ -7,8 +7,6 @@ time.
 from __future__ import annotations
 
 import random
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +19,9 @@ from tests.simulation.checker import check
 from tests.simulation.history import History, Log, Outcome, Range, read_log
 from tests.simulation.host import Host, running
 from tests.simulation.validators import WatchRecord, record_watch, validate
-from tests.support.daemon import short_directory
 
 CLIENTS = 8
 CONNECTIONS = 3
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as path:
-        yield path
 
 
 class Killing:
@@ -102,19 +93,15 @@ async def _work(host: Host, history: History, seed: object, connection: int, kil
         )
 
 
-async def test_killed_under_clients(directory: Path) -> None:
+async def test_killed_under_clients(directory: Path, seed: int) -> None:
     """Killed four times: the history is linearizable, no write is lost or half there, the watch shows all, once."""
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
     history, log, _ = await kill_and_check(directory, seed, 4)
     assert log.last > 100
     assert history.count(Outcome.OK) > 300
 
 
 @pytest.mark.slow
-async def test_killed_many_times_under_clients(directory: Path) -> None:
+async def test_killed_many_times_under_clients(directory: Path, seed: int) -> None:
     """The same over many kills: outcomes that nobody was told are among them, done and not done."""
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
     history, _, settled = await kill_and_check(directory, seed, 60)
     assert 10 < settled < history.count(Outcome.UNKNOWN) - 10

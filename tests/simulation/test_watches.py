@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from tests.simulation import workload
 from tests.simulation.history import History, Outcome
 from tests.simulation.host import running
 from tests.simulation.watching import Crowd
-from tests.support.daemon import short_directory
 from tests.support.etcd import binary, etcd_cluster
 
 BUFFER = 8
@@ -52,12 +50,6 @@ PLACES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {
 }
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as path:
-        yield path
-
-
 async def watch_and_check(place: str, directory: Path, seed: object, operations: int) -> dict[str, int]:
     """Work, watch and compact, then look whether every watch gave what is promised."""
     async with PLACES[place](directory) as store:
@@ -78,21 +70,16 @@ async def watch_and_check(place: str, directory: Path, seed: object, operations:
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_watches_keep_their_promises(place: str, directory: Path) -> None:
+async def test_watches_keep_their_promises(place: str, directory: Path, seed: int) -> None:
     """Ordered, unique, atomic, reliable, resumable, bookmarkable, filtered, truthful: each watch, from anywhere."""
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
     told = await watch_and_check(place, directory, seed, 1200)
-    print(told)
     assert told["compactions"] > 0
     assert told["chains"] > 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-async def test_watches_keep_their_promises_for_long(place: str, directory: Path) -> None:
+async def test_watches_keep_their_promises_for_long(place: str, directory: Path, seed: int) -> None:
     """The same over many more writes and compactions; some watches are too slow, and are told so."""
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
     told = await watch_and_check(place, directory, seed, 12_000)
     assert told["compacted"] > 0
