@@ -31,7 +31,7 @@ from platformd.conductor import Conductor, ownership
 from platformd.conductor import streams as stream_controller
 from platformd.coordination.contract import Store
 from platformd.coordination.etcd import open_etcd
-from platformd.coordination.recipes.claim import claim
+from platformd.coordination.recipes import claim, user_keys
 from platformd.coordination.sqlite import open_sqlite
 from platformd.core.clock import Clock, SystemClock, rfc3339
 from platformd.core.errors import PlatformError
@@ -177,7 +177,7 @@ class Daemon:
             node_name=platform.node_name,
         )
         async with trio.open_nursery() as faces:
-            door = partial(serve_door, platform.store, platform.settings, stopping=self._stopping)
+            door = partial(serve_door, user_keys(platform.store), platform.settings, stopping=self._stopping)
             log.info("the store's own socket: %s", await faces.start(door))
             bound: list[str] = await faces.start(
                 partial(serve, create_app(context), platform.settings, stopping=self._stopping)

@@ -9,7 +9,8 @@ again by itself when the daemon restarts:
 - leases live in the store, so they live on: keep them alive as before.
 
 A call waits for a connection for ``patience`` seconds, then it raises ``Unavailable``, and nothing was done. Watches
-that are in place wait as long as it takes. Cancelling a change that was sent leaves its outcome unknown.
+that are in place wait as long as it takes. ``Cancelled`` always means that a change was not done: one that was sent
+waits for its answer in spite of a cancellation, for at most ``CANCEL_SECONDS``, and then raises ``OutcomeUnknown``.
 
 ``platformd.client.store_blocking`` has the same for programs without trio.
 """
@@ -44,12 +45,14 @@ from platformd.coordination.contract import (
     TxnResult,
     WatchBatch,
 )
-from platformd.core.errors import Forbidden, LimitReached, PlatformError, Unavailable
+from platformd.core.errors import Forbidden, LimitReached, OutcomeUnknown, PlatformError, Unavailable
 
 RECEIVE_BYTES: Final = 256 * 1024
 """The most that is read at once."""
 HELLO_SECONDS: Final = 5.0
 """How long the server may take to say hello."""
+CANCEL_SECONDS: Final = 5.0
+"""How long a cancelled change that was sent still waits for its answer."""
 PATIENCE: Final = 30.0
 """How long a call waits for a connection, seconds, if nothing else is said."""
 
@@ -218,6 +221,9 @@ class RemoteStore:
 
     async def _ask(self, kind: int, *fields: Any, repeatable: bool = True) -> Any:
         self._check_open()
+        if not repeatable:
+            # Once it is sent it cannot be cancelled, so a loop of changes can be only here.
+            await trio.lowlevel.checkpoint_if_cancelled()
         core = self._core
         call = core.call(kind, *fields, repeatable=repeatable)
         if call.done:
@@ -229,6 +235,10 @@ class RemoteStore:
             self._flush_soon()
 
         def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+            if call.id and not repeatable:
+                # It was sent, so it may be done: ``Cancelled`` would say that it is not.
+                trio.lowlevel.spawn_system_task(self._give_up_later, call)
+                return trio.lowlevel.Abort.FAILED
             core.forget(call)
             self._since.pop(call, None)
             return trio.lowlevel.Abort.SUCCEEDED
@@ -236,6 +246,13 @@ class RemoteStore:
         call.waiter = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
         return call.fact()
+
+    async def _give_up_later(self, call: Call) -> None:
+        """End the wait of a cancelled change whose answer does not come."""
+        await trio.sleep(CANCEL_SECONDS)
+        if call.waiter is not None:
+            self._core.fail(call, OutcomeUnknown("it was cancelled, and no answer came", subject=self._path))
+            self._wake([call])
 
     def _check_open(self) -> None:
         if self._closed is not None:

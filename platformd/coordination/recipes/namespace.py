@@ -7,11 +7,12 @@ below ``/resources/``), whatever key is asked for, and this file is the only one
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, cast, runtime_checkable
 
 import msgspec
+import outcome
 
 from platformd.coordination.contract import (
     Compare,
@@ -40,8 +41,8 @@ USER_KEYS: Final = b"/kv/"
 
 
 def user_keys(store: Store) -> Namespace:
-    """The users' part of the daemon's store."""
-    return Namespace(store, USER_KEYS)
+    """The users' part of the daemon's store; as quick as it, where it does transactions without a waiting task."""
+    return QuickNamespace(store, USER_KEYS) if isinstance(store, _Quick) else Namespace(store, USER_KEYS)
 
 
 class Namespace:
@@ -92,12 +93,8 @@ class Namespace:
     ) -> TxnResult:
         """See ``Store.txn``."""
         with self.own_words():
-            result = await self._store.txn(
-                [Compare(self.prefix + c.key, c.target, c.operator, c.operand) for c in compares],
-                [self._operation(operation) for operation in then],
-                [self._operation(operation) for operation in otherwise],
-            )
-        return msgspec.structs.replace(result, results=tuple(self._result(one) for one in result.results))
+            result = await self._store.txn(*self._inside(compares, then, otherwise))
+        return self._outside(result)
 
     @contextlib.asynccontextmanager
     async def watch(
@@ -129,6 +126,18 @@ class Namespace:
         return await self._store.status()
 
     # --- prefixes on and off ---
+
+    def _inside(
+        self, compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
+    ) -> tuple[tuple[Compare, ...], tuple[Operation, ...], tuple[Operation, ...]]:
+        return (
+            tuple(Compare(self.prefix + c.key, c.target, c.operator, c.operand) for c in compares),
+            tuple(self._operation(operation) for operation in then),
+            tuple(self._operation(operation) for operation in otherwise),
+        )
+
+    def _outside(self, result: TxnResult) -> TxnResult:
+        return msgspec.structs.replace(result, results=tuple(self._result(one) for one in result.results))
 
     def _range(self, key: bytes, end: bytes | None) -> tuple[bytes, bytes | None]:
         return self.prefix + key, self._end if end is None else self.prefix + end
@@ -192,6 +201,47 @@ class Namespace:
                 FieldError(path=e.path, message=e.message.replace(f" {prefix}", " "), hint=e.hint) for e in error.errors
             )
             raise
+
+
+Done = Callable[[outcome.Value[TxnResult] | outcome.Error], None]
+
+
+@runtime_checkable
+class _Quick(Protocol):
+    def txn_soon(
+        self,
+        compares: tuple[Compare, ...],
+        then: tuple[Operation, ...],
+        otherwise: tuple[Operation, ...],
+        done: Done,
+    ) -> bool: ...
+
+
+class QuickNamespace(Namespace):
+    """A namespace of a store that does transactions without a task that waits for each."""
+
+    def __init__(self, store: _Quick, prefix: bytes) -> None:
+        super().__init__(cast("Store", store), prefix)
+        self._quick = store
+
+    def txn_soon(
+        self,
+        compares: tuple[Compare, ...],
+        then: tuple[Operation, ...],
+        otherwise: tuple[Operation, ...],
+        done: Done,
+    ) -> bool:
+        """See ``platformd.coordination.sqlite.SqliteStore.txn_soon``."""
+
+        def told(what: outcome.Value[TxnResult] | outcome.Error) -> None:
+            done(outcome.capture(self._unwrapped, what))
+
+        with self.own_words():
+            return self._quick.txn_soon(*self._inside(compares, then, otherwise), told)
+
+    def _unwrapped(self, what: outcome.Value[TxnResult] | outcome.Error) -> TxnResult:
+        with self.own_words():
+            return self._outside(what.unwrap())
 
 
 class _Batches:
