@@ -49,7 +49,8 @@ def test_each_example_is_a_command_line_that_parses(name: str) -> None:
     """The options in the examples exist."""
     command = root.get_command(click.Context(root), name)
     assert command is not None
-    options = {o for parameter in command.params for o in (*parameter.opts, *parameter.secondary_opts)}
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    options = {o for c in commands for parameter in c.params for o in (*parameter.opts, *parameter.secondary_opts)}
     text = (command.epilog or "").replace("$(", " ").replace(")", " ")
     own = [line.partition(f"platformd {name}")[2].partition(" -- ")[0] for line in text.splitlines()]
     lines = [line.split("|")[0].split(" # ")[0] for line in own]
@@ -205,7 +206,7 @@ def test_completion_scripts(cli: Cli, shell: str, word: str) -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("platformd st", {"status"}),
+        ("platformd st", {"status", "store"}),
         ("platformd get st", {"streams"}),
         ("platformd get streams a", {"alerts", "archive"}),
         ("platformd delete st alerts ar", {"archive"}),
