@@ -6,13 +6,14 @@ import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from platformd.coordination.contract import Delete, Event, Get, KeyValue, Operation, Put, Store
-from platformd.coordination.sqlite import open_sqlite
+from platformd.coordination.contract import Delete, Event, EventType, Get, KeyValue, Operation, Put, Store
+from platformd.coordination.sqlite import open_sqlite, past
 from platformd.coordination.sqlite.txn import Overlay, check
 from platformd.core.clock import SystemClock
 from platformd.core.errors import PlatformError
@@ -43,7 +44,7 @@ class Model:
             self.states[revision] = dict(self.now.kvs)
             for key, kv, previous in changes:
                 gone = KeyValue(key=key, value=b"", create_revision=0, mod_revision=revision, version=0)
-                kind = "delete" if kv is None else "put"
+                kind: EventType = "delete" if kv is None else "put"
                 self.events.append(Event(type=kind, kv=kv or gone, previous=previous))
         return result
 
@@ -70,6 +71,13 @@ async def compare(path: Path, steps: Sequence[Txn | None]) -> None:
                 live += batch.events
             assert live == model.events
             assert (await store.status()).keys == len(model.now.kvs)
+    for recent in (0, past.RECENT_REVISIONS):  # both ways into the past
+        with mock.patch.object(past, "RECENT_REVISIONS", recent):
+            await look_back(path, model)
+
+
+async def look_back(path: Path, model: Model) -> None:
+    """Every state that the store was in can be read, and what came after it be watched."""
     async with open_sqlite(path, SETTINGS, SystemClock()) as store:
         for revision, state in model.states.items():
             listed = await store.list(b"", None, revision=revision)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from platformd.coordination.contract import Put
-from platformd.coordination.sqlite import open_sqlite, reader
+from platformd.coordination.contract import Delete, Order, Put
+from platformd.coordination.sqlite import open_sqlite, past, reader
 from platformd.core.clock import SystemClock
 from platformd.core.errors import InvalidInput
 from platformd.core.settings import StoreSettings
@@ -21,34 +21,73 @@ SETTINGS = StoreSettings()
 
 
 async def test_both_ways_into_the_past_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list of an old revision is the same whether it goes through what changed since or through the range's index."""
+    """Lists, counts and gets of an old revision are the same whether they go through what changed since or along each
+    key's chain, on the loop or in a thread, over deletions and rebirths."""
+    orders: list[Order] = ["key", "-key", "mod_revision", "-mod_revision"]
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
-        for number in range(60):
+        for number in range(90):
             await put(store, b"k/%d" % (number % 9), b"%d" % number)
+            if number % 4 == 0:
+                await store.txn([], [Delete(b"k/%d" % (number % 7)), Put(b"k/other", b"")])
         newest = (await store.status()).revision
         for end in (b"k/5", None):
-            for limit in (0, 2):
-                for revision in range(1, newest + 1, 7):
-                    lists = []
+            for limit, order, keys_only in ((0, 0, True), (2, 0, False), (0, 1, False), (3, 2, True), (2, 3, False)):
+                for revision in range(1, newest, 7):
+                    answers = []
                     for recent in (0, 10**6):
-                        monkeypatch.setattr(reader, "RECENT_REVISIONS", recent)
-                        lists.append(await store.list(b"k/", end, revision=revision, limit=limit))
-                    assert lists[0] == lists[1]
+                        monkeypatch.setattr(past, "RECENT_REVISIONS", recent)
+                        monkeypatch.setattr(reader, "LOOP_REVISIONS", recent)
+                        listed = await store.list(
+                            b"k/", end, revision=revision, limit=limit, order=orders[order], keys_only=keys_only
+                        )
+                        counted = await store.list(b"k/", end, revision=revision, count_only=True)
+                        answers.append((listed, counted, await store.get(b"k/3", revision=revision)))
+                    assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("keys_only", [True, False])
-async def test_reads_do_not_scan(tmp_path: Path, keys_only: bool) -> None:
-    """Every statement that reads a range seeks to it, and to its end, in the order that it needs."""
+async def test_past_of_a_hot_key_is_found(tmp_path: Path) -> None:
+    """A key that changed thousands of times since is found at the end of its chain, and so is a deleted one."""
+    async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
+        first = (await store.txn([], [Put(b"hot", b"first"), Put(b"gone", b"there")])).revision
+        await store.txn([], [Delete(b"gone")])
+        async with trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                for _ in range(100):
+                    await put(store, b"hot")
+
+            for _ in range(50):
+                nursery.start_soon(write)
+        hot, gone = await store.get(b"hot", revision=first), await store.get(b"gone", revision=first)
+        assert hot is not None
+        assert gone is not None
+        assert (hot.value, hot.mod_revision, gone.value) == (b"first", first, b"there")
+        assert await store.get(b"hot", revision=first - 1) is None
+        assert [kv.key for kv in (await store.list(b"", None, revision=first)).items] == [b"gone", b"hot"]
+
+
+async def test_reads_of_the_past_do_not_scan(tmp_path: Path) -> None:
+    """Every statement that reads the past seeks to what it needs, in the order that it needs."""
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()):
         connection = sqlite3.connect(f"file:{tmp_path}/s.db?mode=ro", uri=True)
+
+        def plan(statement: str, parameters: Any) -> str:
+            return " / ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
         try:
-            for recent, place in ((True, "PRIMARY KEY (revision>?)"), (False, "history_by_key (key>? AND key<?)")):
-                statement = reader._past(keys_only=keys_only, bounded=True, recent=recent)
-                bounds = {"key": b"a", "end": b"b", "revision": 1, "limit": 1}
-                plan = " / ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", bounds))
-                assert "SEARCH current USING PRIMARY KEY (key>? AND key<?)" in plan
-                assert place in plan
-                assert "SCAN" not in plan
+            bounds = {"key": b"a", "end": b"b", "revision": 1, "limit": 1, "at": 2}
+            for keys_only in (True, False):
+                found = plan(past.recent(past.Range(b"a", b"b", 1, keys_only=keys_only)), bounds)
+                assert "SEARCH current USING PRIMARY KEY (key>? AND key<?)" in found
+                assert "SEARCH history USING PRIMARY KEY (revision>?)" in found
+                assert "SCAN" not in found
+            assert plan(past._FIRST_DELETION, (b"a", 1)) == (
+                "SEARCH history USING COVERING INDEX history_deleted (key=? AND revision>?)"
+            )
+            found = plan(past._DELETED.format(below="AND key < ?"), (b"a", b"b", 1))
+            assert found == "SEARCH history USING COVERING INDEX history_deleted (key>? AND key<?)"
+            found = plan(past._CHAIN, bounds)
+            assert found.count("SEARCH history USING PRIMARY KEY (revision=? AND key=?)") == 3
         finally:
             connection.close()
 
@@ -58,8 +97,8 @@ async def test_pages_of_a_list_are_counted_once(tmp_path: Path, monkeypatch: pyt
     async with open_sqlite(tmp_path / "s.db", SETTINGS, SystemClock()) as store:
         await store.txn([], [Put(b"k/%02d" % n, b"") for n in range(50)])
         counted: list[str] = []
-        for name in ("_count_now", "_count_past"):
-            monkeypatch.setattr(reader, name, _noted(getattr(reader, name), name, counted))
+        for module, name in ((reader, "_count_now"), (past, "count")):
+            monkeypatch.setattr(module, name, _noted(getattr(module, name), name, counted))
         page = await store.list(b"k/", b"k0", limit=7)
         left = [page.count]
         while page.more:

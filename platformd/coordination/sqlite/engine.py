@@ -25,8 +25,9 @@ from platformd.coordination.contract import (
 )
 from platformd.coordination.sqlite.compaction import compact_to
 from platformd.coordination.sqlite.lease import Entry, LeaseTable
+from platformd.coordination.sqlite.past import ORDERS, Range
 from platformd.coordination.sqlite.queue import Result, WriteQueue, copy_of
-from platformd.coordination.sqlite.reader import ORDERS, Range, Reader
+from platformd.coordination.sqlite.reader import Reader
 from platformd.coordination.sqlite.rows import Wanted
 from platformd.coordination.sqlite.snapshot import write_snapshot
 from platformd.coordination.sqlite.txn import Limits, check, check_key, check_range
@@ -66,7 +67,9 @@ class SqliteStore:
         """See ``Store.get``."""
         check_key(key, self._limits)
         await self.turn()
-        return self._reader.get(key, _revision(revision))
+        if _revision(revision):
+            return await self._reader.get_past(key, revision)
+        return self._reader.get(key)
 
     async def list(
         self,

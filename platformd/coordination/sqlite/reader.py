@@ -14,8 +14,7 @@ A count of what a limit cut off reads the whole range, in a thread. Who lists pa
 each page: a revision does not change, so what is left after a page is what was there less the page, and that
 is remembered (``_Counted``).
 
-A read as of revision R takes each key's state from ``current`` if it has not changed since R, and otherwise from the
-one history row after R whose *former* state is of R or before.
+The past is read in ``past``.
 """
 
 from __future__ import annotations
@@ -26,13 +25,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 
-from platformd.coordination.contract import Compacted, Event, FutureRevision, KeyValue, Listing, Order
-from platformd.coordination.sqlite import rows
+from platformd.coordination.contract import Compacted, Event, FutureRevision, KeyValue, Listing
+from platformd.coordination.sqlite import past, rows
 from platformd.coordination.sqlite.errors import translated
+from platformd.coordination.sqlite.past import Range
 from platformd.coordination.sqlite.schema import open_reader
 from platformd.core.errors import Unavailable
 
@@ -45,69 +45,14 @@ CHUNK_BYTES = 1024 * 1024
 MAX_SNAPSHOTS = 4
 """Long lists at once; further ones wait. Each holds the log back from being reset while it lasts."""
 
-RECENT_REVISIONS = 4096
-"""A list of a revision that is no older than so many looks at all that changed since, not at its range's history."""
+LOOP_REVISIONS = 256
+"""A key as of a revision that is no older than so many is read on the loop: its changes since are no more than that."""
 
 WATCH_REVISIONS = 128
 """Revisions of history that one step of a catching-up watch looks through."""
 
 COUNTS_KEPT = 64
 """How many paged lists at once need not count anew on each page."""
-
-ORDERS: dict[Order, str] = {
-    "key": "key",
-    "-key": "key DESC",
-    "mod_revision": "mod_revision, key",
-    "-mod_revision": "mod_revision DESC, key DESC",
-}
-"""Each order that a list can have, as SQLite's words."""
-
-_COLUMNS = "key, value, create_revision, mod_revision, version, lease"
-_KEYS_ONLY = "key, x'', create_revision, mod_revision, version, lease"
-_UNION = """
-    SELECT {columns} FROM current WHERE key >= :key {below} AND mod_revision <= :revision
-    UNION ALL
-    SELECT {plus}key AS key, {value}, prev_create, prev_mod, prev_version, prev_lease FROM history {index}
-    WHERE {plus}key >= :key {plus_below} AND revision > :revision AND prev_mod BETWEEN 1 AND :revision
-"""
-
-
-class Range(NamedTuple):
-    """What a list asks for."""
-
-    key: bytes
-    """The range's start."""
-    end: bytes | None
-    """Its end; ``None`` for none."""
-    revision: int = 0
-    """As it was then; 0 for now."""
-    limit: int = 0
-    """At most so many; 0 for all."""
-    keys_only: bool = False
-    order: Order = "key"
-
-
-def _past(*, keys_only: bool, bounded: bool, recent: bool) -> str:
-    """What a range was as of a revision, in one of two ways.
-
-    What changed since a recent revision is few rows at the end of history; since an old one, the range's own rows
-    in the index are fewer. (The plus keeps SQLite from the index.)
-    """
-    plus = "+" if recent else ""
-    return _UNION.format(
-        columns=_KEYS_ONLY if keys_only else _COLUMNS,
-        value="x''" if keys_only else "prev_value",
-        below="AND key < :end" if bounded else "",
-        plus=plus,
-        plus_below=f"AND {plus}key < :end" if bounded else "",
-        index="" if recent else "INDEXED BY history_by_key",
-    )
-
-
-_PAST_ONE = """
-    SELECT key, prev_value, prev_create, prev_mod, prev_version, prev_lease FROM history
-    WHERE key = ? AND revision > ? ORDER BY revision LIMIT 1
-"""
 
 
 class Reader:
@@ -132,23 +77,27 @@ class Reader:
         while self._idle:
             self._idle.pop().close()
 
-    def get(self, key: bytes, revision: int) -> KeyValue | None:
-        """A key now (``revision`` 0) or then.
+    def get(self, key: bytes) -> KeyValue | None:
+        """A key now."""
+        with translated(self._path):
+            row = self._now.execute(rows.ONE, (key,)).fetchone()
+            return None if row is None else rows.key_value(row)
+
+    async def get_past(self, key: bytes, revision: int) -> KeyValue | None:
+        """A key as it was at ``revision``.
 
         Raises: as ``Store.get``.
         """
-        with translated(self._path):
-            if not revision:
-                row = self._now.execute(rows.ONE, (key,)).fetchone()
-                return None if row is None else rows.key_value(row)
-            with _snapshot(self._now) as connection:
-                _check_revision(connection, revision)
-                row = connection.execute(_PAST_ONE, (key, revision)).fetchone()
-                if row is None:
-                    row = connection.execute(rows.ONE, (key,)).fetchone()
-                elif not row[3]:  # the first change after it created the key
-                    row = None
-                return None if row is None else rows.key_value(row)
+        with translated(self._path), _snapshot(self._now) as connection:
+            if _check_revision(connection, revision) - revision <= LOOP_REVISIONS:
+                return past.get(connection, key, revision)
+        async with self._long() as connection:
+            return await trio.to_thread.run_sync(self._get_in_thread, connection, key, revision)
+
+    def _get_in_thread(self, connection: sqlite3.Connection, key: bytes, revision: int) -> KeyValue | None:
+        with translated(self._path), _snapshot(connection):
+            _check_revision(connection, revision)
+            return past.get(connection, key, revision)
 
     async def list_range(self, wanted: Range) -> Listing:
         """A range now or then. A checkpoint only where it is long.
@@ -193,12 +142,10 @@ class Reader:
     def _list_in_thread(self, connection: sqlite3.Connection, wanted: Range) -> Listing:
         with translated(self._path), _snapshot(connection):
             newest = _check_revision(connection, wanted.revision)
-            select = (
-                _select_now(connection, wanted)
-                if wanted.revision in (0, newest)
-                else _select_past(connection, wanted, newest)
-            )
-            items = [rows.key_value(row) for row in select]
+            if wanted.revision in (0, newest):
+                items = [rows.key_value(row) for row in _select_now(connection, wanted)]
+            else:
+                items = past.select(connection, wanted, newest)
             count = self._count(connection, wanted, newest) if _cut(items, wanted) else len(items)
             return self._listing(items, wanted, wanted.revision or newest, count)
 
@@ -206,11 +153,7 @@ class Reader:
         known = self._counted.get(wanted)
         if known is not None:
             return known
-        return (
-            _count_now(connection, wanted)
-            if wanted.revision in (0, newest)
-            else _count_past(connection, wanted, newest)
-        )
+        return _count_now(connection, wanted) if wanted.revision in (0, newest) else past.count(connection, wanted)
 
     def _listing(self, items: list[KeyValue], wanted: Range, revision: int, count: int) -> Listing:
         if not _cut(items, wanted):
@@ -328,41 +271,19 @@ def _check_revision(connection: sqlite3.Connection, revision: int) -> int:
 
 
 def _select_now(connection: sqlite3.Connection, wanted: Range) -> sqlite3.Cursor:
-    columns = _KEYS_ONLY if wanted.keys_only else _COLUMNS
-    below, bounds = ("", (wanted.key,)) if wanted.end is None else ("AND key < ?", (wanted.key, wanted.end))
-    order = ORDERS[wanted.order]
+    columns = rows.KEYS_ONLY if wanted.keys_only else rows.COLUMNS
+    below, bounds = rows.bounded(wanted.key, wanted.end)
+    order = past.ORDERS[wanted.order]
     return connection.execute(
         f"SELECT {columns} FROM current WHERE key >= ? {below} ORDER BY {order} LIMIT ?",  # noqa: S608 - no input in it
-        (*bounds, _one_more(wanted)),
+        (*bounds, past.one_more(wanted)),
     )
 
 
-def _select_past(connection: sqlite3.Connection, wanted: Range, newest: int) -> sqlite3.Cursor:
-    source, parameters = _past_of(wanted, newest)
-    order = ORDERS[wanted.order]
-    return connection.execute(f"{source} ORDER BY {order} LIMIT :limit", parameters | {"limit": _one_more(wanted)})
-
-
-def _past_of(wanted: Range, newest: int) -> tuple[str, dict[str, Any]]:
-    recent = newest - wanted.revision <= RECENT_REVISIONS
-    source = _past(keys_only=wanted.keys_only, bounded=wanted.end is not None, recent=recent)
-    return source, {"key": wanted.key, "end": wanted.end, "revision": wanted.revision}
-
-
 def _count_now(connection: sqlite3.Connection, wanted: Range) -> int:
-    below, bounds = ("", (wanted.key,)) if wanted.end is None else ("AND key < ?", (wanted.key, wanted.end))
+    below, bounds = rows.bounded(wanted.key, wanted.end)
     statement = f"SELECT count(*) FROM current WHERE key >= ? {below}"  # noqa: S608 - no input in it
     return int(connection.execute(statement, bounds).fetchone()[0])
-
-
-def _count_past(connection: sqlite3.Connection, wanted: Range, newest: int) -> int:
-    source, parameters = _past_of(wanted._replace(keys_only=True), newest)
-    return int(connection.execute(f"SELECT count(*) FROM ({source})", parameters).fetchone()[0])  # noqa: S608 - no input in it
-
-
-def _one_more(wanted: Range) -> int:
-    """What SQLite's LIMIT is: one more than was asked for tells whether there is more."""
-    return wanted.limit + 1 if wanted.limit else -1
 
 
 def _cut(items: list[KeyValue], wanted: Range) -> bool:

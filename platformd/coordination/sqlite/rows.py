@@ -9,6 +9,12 @@ from typing import Any, NamedTuple
 from platformd.coordination.contract import Event, EventType, KeyValue
 from platformd.coordination.sqlite.txn import Budget, Change
 
+COLUMNS = "key, value, create_revision, mod_revision, version, lease"
+"""The columns of ``current`` that are for ``key_value``."""
+
+KEYS_ONLY = "key, x'', create_revision, mod_revision, version, lease"
+"""The same without the value."""
+
 ONE = "SELECT key, value, create_revision, mod_revision, version, lease FROM current WHERE key = ?"
 """A key as it is now; its row is for ``key_value``."""
 
@@ -79,6 +85,11 @@ def select_events(connection: sqlite3.Connection, wanted: Wanted, after: int, up
     """History of what is wanted in the revisions (after, upto]; its rows are for ``event``."""
     bounds = (after, upto, wanted.key) if wanted.end is None else (after, upto, wanted.key, wanted.end)
     return connection.execute(_EVENT_STATEMENTS[wanted.previous, wanted.end is not None, wanted.only], bounds)
+
+
+def bounded(key: bytes, end: bytes | None) -> tuple[str, tuple[bytes, ...]]:
+    """What follows ``key >= ?`` in a statement for the range, and its parameters."""
+    return ("", (key,)) if end is None else ("AND key < ?", (key, end))
 
 
 def key_value(row: tuple[Any, ...]) -> KeyValue:

@@ -41,8 +41,8 @@ _ALONE = (StorageFull, Corrupted, TooLarge)
 """What one job may have brought on the whole batch, so that the others are worth a try without it."""
 
 _PAGE = 4096
-_PAGES_PER_CHANGE = 3  # a leaf each of the two tables' trees and of the index: what random keys dirty
-_PAGES_PER_STEP = 256  # of compaction: the index's leaves, mostly
+_PAGES_PER_CHANGE = 2  # a leaf each of the two tables' trees: what random keys dirty
+_PAGES_PER_STEP = 64  # of compaction: inner pages, free lists and leaves of the index of deletions
 _FREE_PAGES_KEPT = 1024  # 4 MiB: the next history is written there, so giving all back would only churn
 
 
