@@ -145,18 +145,18 @@ class Crowd:
     async def _open_everywhere(self, log: Log) -> None:
         """A watch from each revision that is left, and from the one before."""
         oldest = self._compactions[-1][1]
-        for start in range(max(1, oldest - 1), log.last + 2):
+
+        async def watch(start: int) -> None:
             record = self._record(start)
             record.only = None
             self._watches.append(record)
-            wanted = [r for r in log.revisions() if any(map(record.wants, log.changes(r)))]
-            target = max((r for r in wanted if r >= start), default=start - 1)
-            await record_watch(
-                self._store,
-                record,
-                self._history,
-                until=lambda record, target=target: record.revision >= target,  # type: ignore[misc]
-            )
+            mine = [r for r in log.revisions() if r >= start and any(map(record.wants, log.changes(r)))]
+            target = max(mine, default=start - 1)
+            await record_watch(self._store, record, self._history, until=lambda record: record.revision >= target)
+
+        async with trio.open_nursery() as nursery:
+            for start in range(max(1, oldest - 1), log.last + 2):
+                nursery.start_soon(watch, start)
 
     def _check(self, log: Log) -> None:
         for chain in self._chains:
