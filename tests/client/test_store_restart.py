@@ -112,3 +112,26 @@ async def test_restarts_under_load(daemon: DaemonProcess, number: signal.Signals
         await program.finish()
         assert bool(program.unknown) is not lossless
         nursery.cancel_scope.cancel()
+
+
+async def test_users_keys_are_the_same_over_both_sockets(daemon: DaemonProcess) -> None:
+    """What is put over REST is read over the store's socket, whose address the status names, and the other way round;
+    what the daemon keeps for itself is not there."""
+
+    def put() -> str:
+        with daemon.client as client:
+            client.request("PUT", "/v1/kv/over/rest", body=b"1", content_type="application/octet-stream")
+            return str(client.status()["store_socket"])
+
+    def get() -> bytes:
+        with daemon.client as client:
+            return client.request("GET", "/v1/kv/over/socket", headers={"accept": "application/octet-stream"}).body
+
+    address = await trio.to_thread.run_sync(put)
+    async with connect_store(address.removeprefix("unix:")) as store:
+        await store.txn((), (Put(b"over/socket", b"2"),))
+        assert [(kv.key, kv.value) for kv in (await store.list(b"", None)).items] == [
+            (b"over/rest", b"1"), (b"over/socket", b"2"),
+        ]  # fmt: skip
+        assert (await store.status()).keys > 2  # the resources, which are the daemon's
+    assert await trio.to_thread.run_sync(get) == b"2"
