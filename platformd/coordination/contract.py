@@ -30,8 +30,9 @@ class _Fact(msgspec.Struct, frozen=True):
     pass
 
 
-# The facts that come in hundreds of thousands hold bytes and numbers only, so no cycle can go through them: the
-# garbage collector need not walk them (``gc=False``), which is tens of milliseconds of every long list.
+# The facts that come in hundreds of thousands hold bytes, numbers and each other only, so no cycle can go through them:
+# the garbage collector need not walk them (``gc=False``), which is tens of milliseconds of every long list, and of
+# a put that a thousand watchers are told of.
 
 
 class KeyValue(_Fact, frozen=True, kw_only=True, gc=False):
@@ -49,7 +50,7 @@ class KeyValue(_Fact, frozen=True, kw_only=True, gc=False):
     """The lease it is bound to; 0 for none."""
 
 
-class Listing(_Fact, frozen=True, kw_only=True):
+class Listing(_Fact, frozen=True, kw_only=True, gc=False):
     """The answer to ``list``."""
 
     items: tuple[KeyValue, ...]
@@ -70,7 +71,7 @@ CompareTarget = Literal["value", "version", "create_revision", "mod_revision", "
 CompareOperator = Literal["==", "!=", "<", ">"]
 
 
-class Compare(_Fact, frozen=True):
+class Compare(_Fact, frozen=True, gc=False):
     """One condition of a transaction. A missing key has version, revisions and lease 0; a compare of the
     *value* of a missing key is false, whatever the operator."""
 
@@ -80,7 +81,7 @@ class Compare(_Fact, frozen=True):
     operand: bytes | int
 
 
-class Put(_Fact, frozen=True):
+class Put(_Fact, frozen=True, gc=False):
     """Sets a key."""
 
     key: bytes
@@ -89,14 +90,14 @@ class Put(_Fact, frozen=True):
     """The lease that the key is bound to; 0 unbinds it."""
 
 
-class Delete(_Fact, frozen=True):
+class Delete(_Fact, frozen=True, gc=False):
     """Removes a key, or with ``end`` all keys in [key, end)."""
 
     key: bytes
     end: bytes | None = None
 
 
-class Get(_Fact, frozen=True):
+class Get(_Fact, frozen=True, gc=False):
     """Reads a key, or with ``end`` all keys in [key, end), as the earlier operations left them."""
 
     key: bytes
@@ -106,26 +107,26 @@ class Get(_Fact, frozen=True):
 Operation = Put | Delete | Get
 
 
-class PutResult(_Fact, frozen=True):
+class PutResult(_Fact, frozen=True, gc=False):
     """Answer to ``Put``."""
 
     previous: KeyValue | None = None
 
 
-class DeleteResult(_Fact, frozen=True):
+class DeleteResult(_Fact, frozen=True, gc=False):
     """Answer to ``Delete``."""
 
     deleted: int
     previous: tuple[KeyValue, ...] = ()
 
 
-class GetResult(_Fact, frozen=True):
+class GetResult(_Fact, frozen=True, gc=False):
     """Answer to ``Get``."""
 
     items: tuple[KeyValue, ...]
 
 
-class TxnResult(_Fact, frozen=True, kw_only=True):
+class TxnResult(_Fact, frozen=True, kw_only=True, gc=False):
     """The answer to ``txn``."""
 
     succeeded: bool
@@ -149,7 +150,7 @@ class Event(_Fact, frozen=True, kw_only=True, gc=False):
     """Before it, if the watch asked for it and it is not compacted."""
 
 
-class WatchBatch(_Fact, frozen=True, kw_only=True):
+class WatchBatch(_Fact, frozen=True, kw_only=True, gc=False):
     """All events of one or more whole revisions, in order; with no events it is a bookmark."""
 
     revision: int

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Never
+from typing import NamedTuple, Never
 
 import trio
 
@@ -53,7 +53,8 @@ class Watcher:
     """
 
     __slots__ = (
-        "_begun", "_bookmark_due", "_broken", "_buffer", "_bytes", "_hub", "_lot", "_told", "live", "seen", "wanted",
+        "_begun", "_bookmark_due", "_broken", "_buffer", "_bytes", "_hub", "_told", "_waiting", "live", "seen",
+        "wanted",
     )  # fmt: skip
 
     def __init__(self, hub: WatchHub, wanted: Wanted, seen: int) -> None:
@@ -66,23 +67,41 @@ class Watcher:
         self._told = seen  # the revision of the last batch that was handed out
         self._begun = False
         self._bookmark_due = False
-        self._lot = trio.lowlevel.ParkingLot()
+        self._waiting: trio.lowlevel.Task | None = None
         self._broken: Exception | None = None
 
     def __aiter__(self) -> Watcher:
         return self
 
     async def __anext__(self) -> WatchBatch:
-        # From the checkpoint to the return there is no other one, so a cancelled wait loses no events.
-        await trio.lowlevel.checkpoint()
+        # From the checkpoint to the return there is no other one, so a cancelled wait loses no events. Waiting is one
+        # too: who has nothing to give waits at once, which halves what thousands of watchers of one key cost.
+        if not self._idle():
+            await trio.lowlevel.checkpoint()
         while True:
             batch = self._next()
             if batch is not None:
                 return batch
             if self.live:
-                await self._lot.park()
+                await self._wait()
             else:
                 await trio.lowlevel.checkpoint()
+
+    async def _wait(self) -> None:
+        """Until it is woken. A parking lot does more, and a thousand watchers of one key pay for it together."""
+        if self._waiting is not None:
+            raise trio.BusyResourceError("another task waits for this watch")
+        self._waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _idle(self) -> bool:
+        """Whether ``_next`` will have nothing, and it will wait to be woken."""
+        due = self._bookmark_due and self._hub.revision > self._told
+        return self.live and self._begun and not self._buffer and not due and self._broken is None
 
     def _next(self) -> WatchBatch | None:
         if self._broken is not None:
@@ -119,31 +138,32 @@ class Watcher:
 
     # --- the hub's side ---
 
-    def push(self, revision: int, events: Sequence[Event], limit: int) -> bool:
-        """Take the events of one revision into the buffer; false if they do not fit."""
-        size = sum(map(event_bytes, events))
+    def push(self, revision: int, events: Sequence[Event], size: int, limit: int) -> bool:
+        """Take the events of one revision, of ``size`` bytes, into the buffer; false if they do not fit."""
         if len(self._buffer) + len(events) > limit or self._bytes + size > WATCH_BUFFER_BYTES:
             return False
         self._buffer.extend(events)
         self._bytes += size
         self.seen = revision
-        self._lot.unpark_all()
+        self.wake()
         return True
 
     def remind(self) -> None:
         """Have it give a bookmark if it has nothing else to give."""
         self._bookmark_due = True
         if self._hub.revision > self._told:
-            self._lot.unpark_all()
+            self.wake()
 
     def wake(self) -> None:
         """Have it look again."""
-        self._lot.unpark_all()
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
 
     def fail(self, error: Exception) -> None:
         """Have its iteration end with ``error``."""
         self._broken = error
-        self._lot.unpark_all()
+        self.wake()
 
 
 class WatchHub:
@@ -220,24 +240,25 @@ class WatchHub:
             self.revision = revision
 
     def _dispatch_one(self, revision: int, changes: Sequence[Change]) -> None:
-        wanted: dict[Watcher, list[Event]] = {}
+        wanted: dict[Watcher, list[_Shown]] = {}
         for change in changes:
-            bare: Event | None = None
-            full: Event | None = None
-            for watcher in self._index.interested(change.key):
-                if watcher.seen >= revision:  # it started from a read that saw this commit before the hub did
-                    continue
-                wants = watcher.wanted
-                if wants.only is not None and (wants.only == "delete") != (change.kv is None):
-                    continue
-                if wants.previous:
-                    event = full = full or rows.live_event(revision, change, previous=True)
-                else:
-                    event = bare = bare or rows.live_event(revision, change, previous=False)
-                wanted.setdefault(watcher, []).append(event)
-        for watcher, events in wanted.items():
-            if not watcher.push(revision, events, self._buffer):
-                self._fall_behind(watcher)
+            made = _Made(revision, change)
+            takers = [
+                (watcher, shown) for watcher in self._index.interested(change.key) if (shown := made.shown(watcher))
+            ]
+            if len(changes) == 1:  # by far the most frequent, and nothing to gather
+                for watcher, shown in takers:
+                    self._push(watcher, revision, shown.events, shown.size)
+                return
+            for watcher, shown in takers:
+                wanted.setdefault(watcher, []).append(shown)
+        for watcher, all_shown in wanted.items():
+            events = [shown.events[0] for shown in all_shown]
+            self._push(watcher, revision, events, sum(shown.size for shown in all_shown))
+
+    def _push(self, watcher: Watcher, revision: int, events: Sequence[Event], size: int) -> None:
+        if not watcher.push(revision, events, size, self._buffer):
+            self._fall_behind(watcher)
 
     def _fall_behind(self, watcher: Watcher) -> None:
         """Its buffer is full: it has all up to the revision before this one, and reads the rest itself."""
@@ -253,6 +274,37 @@ class WatchHub:
             for watcher in self._all:
                 if watcher.live:
                     watcher.remind()
+
+
+class _Shown(NamedTuple):
+    """An event, alone, and what it takes in memory."""
+
+    events: tuple[Event]
+    size: int
+
+
+class _Made:
+    """The event of one change, made when the first watcher wants it and shared by all."""
+
+    __slots__ = ("_change", "_revision", "_shown", "_type")
+
+    def __init__(self, revision: int, change: Change) -> None:
+        self._revision = revision
+        self._change = change
+        self._type = "delete" if change.kv is None else "put"
+        self._shown: dict[bool, _Shown] = {}
+
+    def shown(self, watcher: Watcher) -> _Shown | None:
+        """The event as a watcher wants it; ``None`` if it does not."""
+        _, _, previous, only = watcher.wanted
+        # A watcher may have started from a read that saw this commit before the hub did.
+        if watcher.seen >= self._revision or (only is not None and only != self._type):
+            return None
+        found = self._shown.get(previous)
+        if found is None:
+            event = rows.live_event(self._revision, self._change, previous=previous)
+            found = self._shown[previous] = _Shown((event,), event_bytes(event))
+        return found
 
 
 _EXACT = -1
