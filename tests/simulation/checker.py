@@ -38,11 +38,12 @@ be affordable, and transactions and listings over several keys are checked as th
 state, any order that agrees with real time will do), and the answers were compared with the model on it.
 
 **Complete:** a linearizable history is accepted, given the store's order of writes. The one choice that is not
-forced is the matching in step 2: it looks at the window of places that the rest leaves to each operation, but not
-at how two unknown operations bound each other. An operation that may still take effect after everything (``NEVER``)
-bounds nobody. Those of a process that was killed are bounded by its death, and the first listing after it separates
-them from all that follow. So the choice is free in the histories that are recorded here; in others the check would
-err by refusing, never by accepting. ``test_checker`` compares it with an exhaustive search.
+forced is the matching in step 2. The sweep, and its mirror image in time, give the lowest and the highest place
+that each other operation can have, and by that the window of each unknown one: alone it can be anywhere in it. What
+is not looked at is how two unknown operations bound each other. One that may still take effect after everything
+(``NEVER``) bounds nobody. Those of a process that was killed are bounded by its death, and the first listing after
+it separates them from all that follow. So the choice is free in the histories that are recorded here; in others the
+check would err by refusing, never by accepting. ``test_checker`` compares it with an exhaustive search.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from platformd.coordination.contract import Delete, Event, KeyValue, Listing, Put, TxnResult
@@ -61,17 +63,16 @@ FUTURE = "future_revision"
 """The refusal of a read that says something about the store: it was not at that revision yet."""
 
 
+_BEYOND = 1 << 62
+"""Beyond every place."""
+
+
 class _Placed(NamedTuple):
     """An operation, and the places at which its answer is right."""
 
     operation: Operation
     stretches: Sequence[tuple[int, int]]
     """First and last place of each, in order."""
-
-    @property
-    def exact(self) -> int | None:
-        """Its place, if there is only one."""
-        return self.stretches[0][0] if len(self.stretches) == 1 and len(set(self.stretches[0])) == 1 else None
 
 
 def check(operations: Iterable[Operation], log: Log, *, leases: bool = False) -> int:
@@ -104,7 +105,7 @@ def check(operations: Iterable[Operation], log: Log, *, leases: bool = False) ->
         if revision not in settled:
             raise NotLinearizable(_nobodys(revision, everything, log))
     placed += [_Placed(operation, [(2 * revision, 2 * revision)]) for revision, operation in settled.items()]
-    _sweep(placed)
+    _least(placed)
     return len(settled)
 
 
@@ -214,15 +215,15 @@ def _settle(
 
 
 class _Windows:
-    """Between which places an operation must be, as far as those say that have only one."""
+    """Between which places an operation must be if all the others are to have places too."""
 
     def __init__(self, placed: Sequence[_Placed]) -> None:
-        exact = [(one.operation, one.exact) for one in placed if one.exact is not None]
-        by_return = sorted((operation.returned_at, place) for operation, place in exact)
-        by_invocation = sorted(((operation.invoked_at, place) for operation, place in exact), reverse=True)
+        least, greatest = _least(placed), [-place for place in _least(list(map(_mirrored, placed)))]
+        by_return = sorted((p.operation.returned_at, place) for p, place in zip(placed, least, strict=True))
+        by_invocation = sorted((-p.operation.invoked_at, place) for p, place in zip(placed, greatest, strict=True))
         self._returned = [moment for moment, _ in by_return]
         self._highest = [0, *itertools.accumulate((place for _, place in by_return), max)]
-        self._invoked = [-moment for moment, _ in by_invocation]
+        self._invoked = [moment for moment, _ in by_invocation]
         self._lowest = [math.inf, *itertools.accumulate((place for _, place in by_invocation), min)]
 
     def of(self, operation: Operation) -> tuple[float, float]:
@@ -230,6 +231,12 @@ class _Windows:
         before = bisect.bisect_left(self._returned, operation.invoked_at)
         after = bisect.bisect_left(self._invoked, -operation.returned_at)
         return self._highest[before], self._lowest[after]
+
+
+def _mirrored(one: _Placed) -> _Placed:
+    """The same with time and places the other way round: its least solution is the greatest one's mirror image."""
+    operation = replace(one.operation, invoked_at=-one.operation.returned_at, returned_at=-one.operation.invoked_at)
+    return _Placed(operation, [(-last, -first) for first, last in reversed(one.stretches)])
 
 
 def _is_lease_end(log: Log, revision: int) -> bool:
@@ -242,14 +249,14 @@ def _is_lease_end(log: Log, revision: int) -> bool:
 # --- 3: real time ---------------------------------------------------------------------------------
 
 
-def _sweep(placed: Sequence[_Placed]) -> None:
-    """Give every operation the lowest place that is right and not before what had returned."""
+def _least(placed: Sequence[_Placed]) -> list[int]:
+    """For every operation the lowest place that is right and not before what had returned."""
     moments = sorted(
         [(p.operation.invoked_at, False, p) for p in placed] + [(p.operation.returned_at, True, p) for p in placed],
         key=lambda moment: moment[:2],
     )
     taken: dict[int, int] = {}  # by the identity of the operation
-    floor, witness = 0, None
+    floor, witness = -_BEYOND, None
     for _, returned, one in moments:
         if not returned:
             lowest = ((max(first, floor | 1), last) for first, last in one.stretches)
@@ -259,6 +266,7 @@ def _sweep(placed: Sequence[_Placed]) -> None:
             taken[id(one)] = place
         elif taken[id(one)] > floor:
             floor, witness = taken[id(one)], one
+    return [taken[id(one)] for one in placed]
 
 
 def _contradiction(one: _Placed, floor: int, witness: _Placed | None) -> str:
