@@ -330,7 +330,7 @@ class Store(Protocol):
 
         With ``only``, puts or deletes alone; bookmarks come all the same.
 
-        The block is entered when the watch is in place: a write that is acknowledged afterwards will be
+        The block is entered when the watch is in place: a write that is asked for afterwards will be
         seen. The first batch is a bookmark of the revision that the watch starts from.
 
         Raises:
