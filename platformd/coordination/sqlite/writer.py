@@ -32,8 +32,8 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """About the most bytes of keys and values that one group commit takes."""
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""After about so many bytes the log is carried over into the database. Puts wait for that: with 8 MiB their rate was the
-same, and their 99th percentile a third higher."""
+"""After about so many bytes the log is carried over into the database. Puts wait for that: with 8 MiB their rate was
+the same, and their 99th percentile a third higher."""
 
 IDLE_AFTER = 0.25
 """Seconds without a job after which what is in the log is carried over too."""
