@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from platformd.cli.output import NONE, Table, as_json, as_yaml, echo, safe
 from platformd.client import kv
+from platformd.core.errors import InvalidInput
 from platformd.core.quantities import format_bytes
 
 PREVIEW: Final = 40
@@ -18,6 +19,17 @@ PREVIEW: Final = 40
 def key_of(word: str) -> bytes:
     """The key that a word of the command line is, byte for byte."""
     return os.fsencode(word)
+
+
+def one_key(word: str) -> bytes:
+    """The key that a word of the command line is, where it cannot be the prefix of all.
+
+    Raises:
+        InvalidInput: it is empty.
+    """
+    if not word:
+        raise InvalidInput("the key is empty", subject="KEY", hint="`platformd kv ls` lists what there is")
+    return key_of(word)
 
 
 def shown(data: bytes) -> str:

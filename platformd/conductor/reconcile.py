@@ -10,6 +10,7 @@ back-off, and holds nobody else up.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 import random
@@ -150,10 +151,12 @@ class _Queue:
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
         self._due: dict[Key, float] = {}
+        """When each object is due. What the heap says otherwise is out of date."""
+        self._heap: list[tuple[float, Key]] = []
         self._working: set[Key] = set()
         self._dirty: set[Key] = set()
         self._failures: dict[Key, int] = {}
-        self._changed = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Look at ``key`` after ``delay`` seconds; sooner wins. While it is worked on: right after."""
@@ -163,24 +166,32 @@ class _Queue:
         when = trio.current_time() + delay
         if when < self._due.get(key, math.inf):
             self._due[key] = when
-            self._changed.set()
+            heapq.heappush(self._heap, (when, key))
+            if len(self._heap) > 2 * len(self._due) + 64:
+                self._heap = [(due, waiting) for waiting, due in self._due.items()]
+                heapq.heapify(self._heap)
+            if self._heap[0] == (when, key):
+                self._idle.unpark()
 
     async def take(self) -> Key:
         """Wait for the next object that is due; it is the caller's until one of the verdicts below."""
         while True:
-            self._changed = trio.Event() if self._changed.is_set() else self._changed
-            changed = self._changed
-            key = min(self._due, key=self._due.__getitem__, default=None)
-            if key is None:
-                await changed.wait()
-            elif self._due[key] <= trio.current_time():
+            when = self._next_time()
+            if when <= trio.current_time():
+                key = heapq.heappop(self._heap)[1]
                 del self._due[key]
                 self._working.add(key)
+                self._idle.unpark()  # somebody else sees to what comes next
                 await trio.lowlevel.checkpoint()
                 return key
-            else:
-                with trio.move_on_at(self._due[key]):
-                    await changed.wait()
+            with trio.move_on_at(when):
+                await self._idle.park()
+
+    def _next_time(self) -> float:
+        """When the next object is due."""
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
 
     def succeeded(self, key: Key, again: float) -> None:
         """Done for now; look again after ``again`` seconds."""

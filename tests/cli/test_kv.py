@@ -315,3 +315,11 @@ def test_an_event_that_cannot_be_read_ends_the_watch() -> None:
     with pytest.raises(Unavailable):
         state.raise_if_failed()
     assert KeyWatchState(b"k").feed(b"event: moved\ndata: {}\n\n") == []
+
+
+@pytest.mark.parametrize("words", [("get", ""), ("put", "", "x"), ("del", ""), ("edit", "")])
+def test_a_key_is_not_empty(cli: Cli, words: tuple[str, ...]) -> None:
+    """An empty word, as an unset shell variable leaves it, is refused and never taken for everything."""
+    ran = cli("kv", *words)
+    assert ran.code == 2
+    assert "the key is empty" in ran.err

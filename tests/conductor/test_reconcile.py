@@ -85,3 +85,39 @@ async def test_the_forgotten_do_not_come_back(autojump_clock: MockClock) -> None
     assert waited.cancelled_caught
     queue.add(A)
     assert await queue.take() == A
+
+
+async def test_many_objects_each_come_once_in_order(autojump_clock: MockClock) -> None:
+    """Ten thousand objects that become due one after the other are each given out once, at their time."""
+    queue = _Queue(jitter=lambda: 0.0)
+    keys = [Key("Service", "default", f"s{i:05d}") for i in range(10_000)]
+    for i, key in enumerate(keys):
+        queue.add(key, delay=300.0)
+        queue.add(key, delay=float(i % 100))
+    taken: list[Key] = []
+
+    async def work() -> None:
+        while len(taken) < len(keys):
+            key = await queue.take()
+            assert trio.current_time() >= int(key.name[1:]) % 100
+            taken.append(key)
+            queue.forget(key)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(work)
+        while len(taken) < len(keys):  # noqa: ASYNC110 - the clock of this test costs nothing
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert sorted(taken) == keys
+    assert trio.current_time() < 200
+
+
+async def test_changes_leave_nothing_behind(autojump_clock: MockClock) -> None:
+    """An object that changes all the time does not make the queue grow."""
+    queue = _Queue(jitter=lambda: 0.0)
+    for _ in range(5_000):
+        queue.add(A)
+        assert await queue.take() == A
+        queue.succeeded(A, again=300.0)
+    assert len(queue._heap) <= 66

@@ -69,10 +69,10 @@ def command() -> None:
 @click.pass_obj
 def get(session: Session, key: str, revision: int | None, output: str) -> None:
     """Print the value of KEY, byte for byte, or with -o all that is known of it."""
-    from platformd.cli.kv_output import key_of, print_keys, write_raw
+    from platformd.cli.kv_output import one_key, print_keys, write_raw
     from platformd.client import kv
 
-    wanted = key_of(key)
+    wanted = one_key(key)
     if output == "raw":
         write_raw(session.client.send(kv.get(wanted, revision=revision or 0, raw=True)).check().body)
         return
@@ -111,7 +111,7 @@ def put(
 ) -> None:
     """Set KEY to VALUE; - reads the value from standard input."""
     from platformd.cli.kv_changes import read_input
-    from platformd.cli.kv_output import key_of, print_result, shown
+    from platformd.cli.kv_output import key_of, one_key, print_result, shown
     from platformd.client import kv
     from platformd.core.errors import InvalidInput
 
@@ -121,7 +121,7 @@ def put(
         raise InvalidInput("--create and --if-revision exclude each other", subject="kv put")
     source = file if file is not None else value
     data = read_input(str(source)) if file is not None or value == "-" else key_of(str(value))
-    wanted = key_of(key)
+    wanted = one_key(key)
     request = kv.put(wanted, data, ttl=ttl, lease=lease, expect_revision=if_revision, create=create)
     response = session.client.send(request)
     document = kv.read_document(response)
@@ -143,7 +143,7 @@ def put(
 @click.pass_obj
 def delete(session: Session, keys: tuple[str, ...], prefix: bool, if_revision: int | None, output: str) -> int:
     """Remove KEYS. What is not there is an error (3)."""
-    from platformd.cli.kv_output import key_of, print_result, shown
+    from platformd.cli.kv_output import key_of, one_key, print_result, shown
     from platformd.cli.main import report
     from platformd.client import kv
     from platformd.core.errors import InvalidInput, NotFound, PreconditionFailed
@@ -152,7 +152,7 @@ def delete(session: Session, keys: tuple[str, ...], prefix: bool, if_revision: i
         raise InvalidInput("is for one key", subject="--if-revision")
     codes = []
     for word in keys:
-        wanted = key_of(word)
+        wanted = key_of(word) if prefix else one_key(word)
         request = kv.delete_prefix(wanted) if prefix else kv.delete(wanted, expect_revision=if_revision)
         try:
             document = kv.read_document(session.client.send(request))
@@ -279,10 +279,10 @@ def txn(session: Session, file: str, previous: bool, output: str) -> int:
 def edit(session: Session, key: str, output: str) -> None:
     """Change the value of KEY in $VISUAL or $EDITOR; if somebody else changed it meanwhile, nothing is done (5)."""
     from platformd.cli.kv_changes import edit as edit_key
-    from platformd.cli.kv_output import key_of, print_result, shown
+    from platformd.cli.kv_output import one_key, print_result, shown
     from platformd.cli.output import note
 
-    wanted = key_of(key)
+    wanted = one_key(key)
     document = edit_key(session, wanted)
     if document is None:
         note(f"{shown(wanted)} is as it was")

@@ -7,7 +7,7 @@ below ``/resources/``), whatever key is asked for, and this file is the only one
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast, runtime_checkable
 
@@ -34,7 +34,7 @@ from platformd.coordination.contract import (
     WatchBatch,
     prefix_end,
 )
-from platformd.core.errors import FieldError, Forbidden, PlatformError
+from platformd.core.errors import FieldError, Forbidden, InvalidInput, PlatformError
 
 USER_KEYS: Final = b"/kv/"
 """What every key of a user begins with in the daemon's store; users never see it."""
@@ -57,12 +57,13 @@ class Namespace:
         self._store = store
         self._end = prefix_end(prefix)
         self._cut = len(prefix)
+        self.own_words = _OwnWords(prefix)
         self.leases: Leases = _Leases(self, store)
 
     async def get(self, key: bytes, *, revision: int = 0) -> KeyValue | None:
         """See ``Store.get``."""
-        with self.own_words():
-            kv = await self._store.get(self.prefix + key, revision=revision)
+        with self.own_words:
+            kv = await self._store.get(self._key(key), revision=revision)
         return None if kv is None else self._taken(kv)
 
     async def list(
@@ -77,7 +78,7 @@ class Namespace:
         order: Order = "key",
     ) -> Listing:
         """See ``Store.list``."""
-        with self.own_words():
+        with self.own_words:
             found = await self._store.list(
                 *self._range(key, end),
                 revision=revision,
@@ -92,7 +93,7 @@ class Namespace:
         self, compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
         """See ``Store.txn``."""
-        with self.own_words():
+        with self.own_words:
             result = await self._store.txn(*self._inside(compares, then, otherwise))
         return self._outside(result)
 
@@ -107,7 +108,7 @@ class Namespace:
         only: Literal["put", "delete"] | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchBatch]]:
         """See ``Store.watch``."""
-        with self.own_words():
+        with self.own_words:
             async with self._store.watch(
                 *self._range(key, end), start_revision=start_revision, previous=previous, only=only
             ) as batches:
@@ -131,7 +132,7 @@ class Namespace:
         self, compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
     ) -> tuple[tuple[Compare, ...], tuple[Operation, ...], tuple[Operation, ...]]:
         return (
-            tuple(Compare(self.prefix + c.key, c.target, c.operator, c.operand) for c in compares),
+            tuple(Compare(self._key(c.key), c.target, c.operator, c.operand) for c in compares),
             tuple(self._operation(operation) for operation in then),
             tuple(self._operation(operation) for operation in otherwise),
         )
@@ -139,14 +140,20 @@ class Namespace:
     def _outside(self, result: TxnResult) -> TxnResult:
         return msgspec.structs.replace(result, results=tuple(self._result(one) for one in result.results))
 
+    def _key(self, key: bytes) -> bytes:
+        """A key with its prefix. An empty one would be a key of the whole store, which could not refuse it."""
+        if not key:
+            raise InvalidInput("the key is empty", subject="store", hint="a key has at least one byte")
+        return self.prefix + key
+
     def _range(self, key: bytes, end: bytes | None) -> tuple[bytes, bytes | None]:
         return self.prefix + key, self._end if end is None else self.prefix + end
 
     def _operation(self, operation: Operation) -> Operation:
         if isinstance(operation, Put):
-            return Put(self.prefix + operation.key, operation.value, operation.lease)
+            return Put(self._key(operation.key), operation.value, operation.lease)
         if operation.end is None:
-            return type(operation)(self.prefix + operation.key)
+            return type(operation)(self._key(operation.key))
         return type(operation)(self.prefix + operation.key, self.prefix + operation.end)
 
     def _result(self, result: PutResult | DeleteResult | GetResult) -> PutResult | DeleteResult | GetResult:
@@ -188,19 +195,27 @@ class Namespace:
         keys = tuple(key[self._cut :] for key in lease.keys if key.startswith(self.prefix))
         return msgspec.structs.replace(lease, keys=keys)
 
-    @contextlib.contextmanager
-    def own_words(self) -> Iterator[None]:
-        """Take the prefix out of what an error says: its reader knows nothing of it."""
-        try:
-            yield
-        except PlatformError as error:
-            prefix = self.prefix.decode()
-            if error.subject is not None:
-                error.subject = error.subject.removeprefix(prefix)
-            error.errors = tuple(
-                FieldError(path=e.path, message=e.message.replace(f" {prefix}", " "), hint=e.hint) for e in error.errors
-            )
-            raise
+
+class _OwnWords:
+    """Takes the prefix out of what an error says: its reader knows nothing of it. A class, for every call enters it."""
+
+    __slots__ = ("_prefix",)
+
+    def __init__(self, prefix: bytes) -> None:
+        self._prefix = prefix.decode()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, PlatformError):
+            return
+        if error.subject is not None:
+            error.subject = error.subject.removeprefix(self._prefix)
+        error.errors = tuple(
+            FieldError(path=e.path, message=e.message.replace(f" {self._prefix}", " "), hint=e.hint)
+            for e in error.errors
+        )
 
 
 Done = Callable[[outcome.Value[TxnResult] | outcome.Error], None]
@@ -236,11 +251,11 @@ class QuickNamespace(Namespace):
         def told(what: outcome.Value[TxnResult] | outcome.Error) -> None:
             done(outcome.capture(self._unwrapped, what))
 
-        with self.own_words():
+        with self.own_words:
             return self._quick.txn_soon(*self._inside(compares, then, otherwise), told)
 
     def _unwrapped(self, what: outcome.Value[TxnResult] | outcome.Error) -> TxnResult:
-        with self.own_words():
+        with self.own_words:
             return self._outside(what.unwrap())
 
 

@@ -292,3 +292,19 @@ async def test_recipes_work_on_the_embedded_store(embedded: Store) -> None:
             nursery.start_soon(barrier.wait)
             await barrier.open()
     assert (await space.list(b"", None)).items == ()
+
+
+async def test_users_have_no_empty_key(embedded: Store) -> None:
+    """What the whole store refuses, its part refuses too, in every operation; a range may begin with nothing."""
+    space = user_keys(embedded)
+    for attempt in (
+        lambda: space.get(b""),
+        lambda: space.txn([], [Put(b"", b"x")]),
+        lambda: space.txn([], [Delete(b"")]),
+        lambda: space.txn([], [Get(b"")]),
+        lambda: space.txn([Compare(b"", "version", "==", 0)], []),
+    ):
+        with pytest.raises(InvalidInput, match="the key is empty"):
+            await attempt()
+    await space.txn([], [Put(b"a", b"x")])
+    assert [kv.key for kv in (await space.list(b"", None)).items] == [b"a"]
