@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -158,9 +159,8 @@ async def test_leases_begin_their_time_again(tmp_path: Path, mock_clock: trio.te
             await trio.testing.wait_all_tasks_blocked()
             await store.txn([], [])
         await store.snapshot(tmp_path / "backup")
-    with sqlite3.connect(tmp_path / "backup") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "backup")) as connection:
         (left,) = connection.execute("SELECT remaining FROM leases").fetchone()
-    connection.close()
     assert left is not None
     assert left < 500
     restore(tmp_path / "backup", tmp_path / "b")
@@ -228,7 +228,9 @@ async def test_damaged_backup_is_refused_and_nothing_changes(tmp_path: Path) -> 
         path.write_bytes(content)
         with pytest.raises(Corrupted):
             restore(path, tmp_path / "b")
-    sqlite_utils.Database(tmp_path / "other").table("t").insert({"a": 1})
+    other = sqlite_utils.Database(tmp_path / "other")
+    other.table("t").insert({"a": 1})
+    other.close()
     with pytest.raises(Corrupted, match="no backup of a store"):
         restore(tmp_path / "other", tmp_path / "b")
     with pytest.raises(NotFound):

@@ -187,7 +187,11 @@ def open_reader(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA query_only=ON")
-        connection.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        try:
+            connection.execute("PRAGMA query_only=ON")
+            connection.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        except BaseException:
+            connection.close()
+            raise
     return connection
