@@ -12,9 +12,10 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from platformd.coordination.checks import check
 from platformd.coordination.contract import Delete, Event, EventType, Get, KeyValue, Operation, Put, Store
 from platformd.coordination.sqlite import open_sqlite, past
-from platformd.coordination.sqlite.txn import Overlay, check
+from platformd.coordination.sqlite.txn import Overlay
 from platformd.core.clock import SystemClock
 from platformd.core.errors import PlatformError
 from platformd.core.settings import StoreSettings

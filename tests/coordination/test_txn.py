@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from platformd.coordination.checks import Limits, check
 from platformd.coordination.contract import Compare, Delete, Get, KeyValue, Operation, Put, prefix_end
 from platformd.coordination.sqlite import txn
-from platformd.coordination.sqlite.txn import Budget, Limits, Overlay, check
+from platformd.coordination.sqlite.txn import Budget, Overlay
 from platformd.core.errors import InvalidInput, NotFound, PlatformError, TooLarge
 
 LIMITS = Limits(key_bytes=16, value_bytes=64, operations=8)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import get_args
 
+from platformd.coordination.checks import Limits, check, check_key, check_range, shown
 from platformd.coordination.contract import (
     Compare,
     EventType,
@@ -28,7 +29,6 @@ from platformd.coordination.etcd.lease import EtcdLeases, no_lease
 from platformd.coordination.etcd.reader import Query, Reader
 from platformd.coordination.etcd.watch import WatchHub
 from platformd.coordination.etcd.wire import Malformed
-from platformd.coordination.sqlite.txn import Limits, check, check_key, check_range, shown
 from platformd.core.errors import InvalidInput, NotFound, Unsupported
 
 

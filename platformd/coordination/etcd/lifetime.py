@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
+from platformd.coordination.checks import Limits
 from platformd.coordination.etcd.channel import Channel
 from platformd.coordination.etcd.dial import tls_context
 from platformd.coordination.etcd.engine import EtcdStore
@@ -17,7 +18,6 @@ from platformd.coordination.etcd.lease import EtcdLeases
 from platformd.coordination.etcd.reader import Reader
 from platformd.coordination.etcd.settings import parse_endpoints
 from platformd.coordination.etcd.watch import WatchHub
-from platformd.coordination.sqlite.txn import Limits
 from platformd.core.errors import Unavailable
 from platformd.core.quantities import seconds, size_bytes
 from platformd.core.settings import EtcdSettings, StoreSettings

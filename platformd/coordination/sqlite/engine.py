@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from platformd.coordination.checks import Limits, check, check_key, check_range
 from platformd.coordination.contract import (
     Compacted,
     Compare,
@@ -30,7 +31,6 @@ from platformd.coordination.sqlite.queue import Result, WriteQueue, copy_of
 from platformd.coordination.sqlite.reader import Reader
 from platformd.coordination.sqlite.rows import Wanted
 from platformd.coordination.sqlite.snapshot import write_snapshot
-from platformd.coordination.sqlite.txn import Limits, check, check_key, check_range
 from platformd.coordination.sqlite.watch import WatchHub
 from platformd.coordination.sqlite.work import Transaction
 from platformd.coordination.sqlite.writer import Counts, Delivery, size_on_disk

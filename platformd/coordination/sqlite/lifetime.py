@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import trio
 
+from platformd.coordination.checks import Limits
 from platformd.coordination.sqlite.compaction import Compactor, Keep, Mark
 from platformd.coordination.sqlite.engine import SqliteStore
 from platformd.coordination.sqlite.errors import translated
@@ -24,7 +25,6 @@ from platformd.coordination.sqlite.lease import LeaseTable
 from platformd.coordination.sqlite.queue import WriteQueue
 from platformd.coordination.sqlite.reader import Reader
 from platformd.coordination.sqlite.schema import open_writer
-from platformd.coordination.sqlite.txn import Limits
 from platformd.coordination.sqlite.watch import WatchHub
 from platformd.coordination.sqlite.writer import Delivery, Writer
 from platformd.core.clock import Clock
