@@ -1,8 +1,8 @@
 """Transactions, decided without I/O: what a request does to the state before it.
 
-What can be refused from the request alone has been refused by then (``coordination.checks``). ``Overlay`` is one group commit in the making: each
-transaction runs on the stored state *plus* what the earlier ones of the batch did, so that a batch is
-exactly the transactions one after the other. A transaction's own changes are kept apart until it is
+What can be refused from the request alone has been by then (``coordination.checks``). ``Overlay`` is one group
+commit in the making: each transaction runs on the stored state *plus* what the earlier ones of the batch did, so
+that a batch is exactly the transactions one after the other. A transaction's own changes are kept apart until it is
 through: one that is refused in the middle leaves no trace for its neighbours.
 """
 
