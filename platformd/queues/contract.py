@@ -11,11 +11,15 @@ cursors over it. Terms are JetStream's where they exist. Promises, proved by ``t
 - A record that was delivered and not acknowledged within ``ack_wait`` is delivered again, at once when
   the client that held it is gone.
 - A torn tail is cut at recovery and reported; damage in the middle is an error that names the file.
+- Removing records (limits, retention, purge) leaves gaps in what can be read and never in the sequences:
+  the others keep theirs.
+- What an engine cannot do is refused as ``Unsupported`` with the name of it, when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
 import msgspec
@@ -23,6 +27,19 @@ import msgspec
 Durability = Literal["fsync", "os", "memory"]
 """What an acknowledgement means: on the disk; with the operating system (survives the daemon's death);
 in the daemon's memory."""
+
+
+Retention = Literal["limits", "interest", "work_queue"]
+"""When a record is removed before its limits say so. ``limits``: never. ``interest``: when every consumer whose
+filter matches it is done with it; a record that matches none when it is appended is not kept. ``work_queue``: when
+its one consumer is done with it; the filters of consumers may not overlap, and what no consumer matches waits."""
+
+Discard = Literal["old", "new"]
+"""What gives way at ``max_bytes``, ``max_records`` or ``max_records_per_subject``: the oldest record, or the new one,
+whose batch is then refused as ``LimitReached``."""
+
+Compression = Literal["none", "zstd"]
+"""Of sealed segments; the newest one is never compressed."""
 
 
 class _Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +54,15 @@ class StreamConfig(_Fact, frozen=True, kw_only=True):
     """Seconds; 0 for no limit."""
     max_bytes: int = 0
     """0 for no limit."""
+    max_records: int = 0
+    """0 for no limit."""
+    max_records_per_subject: int = 0
+    """0 for no limit."""
+    max_record_bytes: int = 0
+    """A record's payload, headers, subject and msg_id; 0 for the engine's limit."""
+    discard: Discard = "old"
+    retention: Retention = "limits"
+    compression: Compression = "none"
     duplicate_window: float = 86400.0
     """Seconds; 0 never looks for duplicates."""
     duplicate_limit: int = 1_048_576
@@ -53,6 +79,32 @@ class StreamInfo(_Fact, frozen=True, kw_only=True):
     """Of the oldest record that is kept; ``last_sequence + 1`` when there is none."""
     last_sequence: int
     consumers: int
+    first_time_ns: int = 0
+    """When the oldest record that is kept was appended; 0 when there is none."""
+    last_time_ns: int = 0
+    """When the newest was appended; 0 when nothing was yet."""
+    publish_rate: float = 0.0
+    """Records a second, averaged over about the last ten seconds."""
+    publish_bytes_rate: float = 0.0
+
+
+DeliverPolicy = Literal["all", "new", "last", "last_per_subject", "by_sequence", "by_time"]
+"""Where a consumer begins. ``last``: at the newest record that matches. ``last_per_subject``: with the newest of every
+matching subject, in the order of their sequences, and then everything after them."""
+
+MAX_BACKOFF_STEPS = 16
+"""Of one consumer's back-off list."""
+
+DEAD_LETTER_HEADERS = (
+    "Dead-Reason",
+    "Dead-Stream",
+    "Dead-Consumer",
+    "Dead-Sequence",
+    "Dead-Subject",
+    "Dead-Deliveries",
+)
+"""What a dead letter says of where it comes from; its payload, msg_id and other headers are the record's. Reason is
+``max_deliver`` or ``term`` with, behind a colon, what the consumer said."""
 
 
 class ConsumerConfig(_Fact, frozen=True, kw_only=True):
@@ -60,20 +112,30 @@ class ConsumerConfig(_Fact, frozen=True, kw_only=True):
 
     filter_subject: str = ">"
     """Only records whose subject matches."""
-    deliver_policy: Literal["all", "new", "by_sequence"] = "all"
+    deliver_policy: DeliverPolicy = "all"
     """Where a new consumer starts."""
     start_sequence: int = 1
     """For ``by_sequence``."""
-    ack_policy: Literal["explicit", "none"] = "explicit"
-    """``none``: delivered is done."""
+    start_time_ns: int = 0
+    """For ``by_time``: the first record that was appended then or later."""
+    ack_policy: Literal["explicit", "all", "none"] = "explicit"
+    """``all``: acknowledging a record acknowledges all that were delivered before it. ``none``: delivered is done."""
     ack_wait: float = 30.0
     """Seconds until an unacknowledged record is delivered again."""
+    backoff: tuple[float, ...] = ()
+    """Seconds until the second, third, … delivery of an unacknowledged record, instead of ``ack_wait``; the last
+    one goes on. At most ``MAX_BACKOFF_STEPS``."""
     max_deliver: int = 0
     """How often a record is delivered at most; 0 for no limit. What is over it is counted in
-    ``ConsumerInfo.exhausted`` and not delivered again."""
+    ``ConsumerInfo.exhausted``, goes to ``dead_letter_subject`` and is not delivered again."""
+    dead_letter_subject: str = ""
+    """Where a record goes that was given up (``max_deliver`` or ``term``), with the headers of ``DEAD_LETTER_HEADERS``,
+    before it counts as done; empty: nowhere. A stream must capture it, another one than the consumer's."""
     max_ack_pending: int = 1024
-    """How many records may be out unacknowledged; when reached, fetches wait (and
-    ``ConsumerInfo.stalled`` counts it)."""
+    """How many records may be out unacknowledged; when reached, fetches wait, ``ConsumerInfo.stalled`` counts it
+    and an ``Advisory`` tells it."""
+    inactive_after: float = 0.0
+    """Seconds without a fetch or an acknowledgement after which the consumer is removed; 0: never."""
 
 
 class ConsumerInfo(_Fact, frozen=True, kw_only=True):
@@ -93,7 +155,7 @@ class ConsumerInfo(_Fact, frozen=True, kw_only=True):
     redelivered: int
     """Deliveries beyond the first, since the daemon started."""
     exhausted: int
-    """Records given up after ``max_deliver``."""
+    """Records given up after ``max_deliver`` or by ``term``."""
     stalled: int
     """How often a fetch had to wait because of ``max_ack_pending``."""
     waiting: int
@@ -149,6 +211,33 @@ class Ack(_Fact, frozen=True, kw_only=True):
     kind: AckKind = "ack"
     delay: float = 0.0
     """For ``nak``: seconds until it is delivered again."""
+    reason: str = ""
+    """For ``term``: why, for the dead letter; at most ``MAX_REASON`` bytes of UTF-8."""
+
+
+MAX_ADVISORIES = 1024
+"""How many wait for one who listens."""
+MAX_REASON = 256
+"""Bytes of ``Ack.reason``."""
+
+
+class Advisory(_Fact, frozen=True, kw_only=True):
+    """Something an operator should know, when it happens and not at every record that it happens to."""
+
+    kind: AdvisoryKind
+    stream: str
+    consumer: str = ""
+    time_ns: int
+    detail: str
+    """One sentence."""
+
+
+AdvisoryKind = Literal[
+    "stalled", "resumed", "exhausted", "dead_letter_failed", "storage_full", "consumer_removed", "live_dropped"
+]
+"""``stalled``: a consumer reached ``max_ack_pending``; ``resumed``: it is below it again. ``exhausted``: records were
+given up. ``dead_letter_failed``: one could not be written, and is tried again. ``storage_full``: publishing is refused.
+``consumer_removed``: ``inactive_after`` passed. ``live_dropped``: live subscribers were too slow."""
 
 
 class Streams(Protocol):
@@ -194,6 +283,7 @@ class Streams(Protocol):
         stream: str = "",
         durability: Durability = "fsync",
         expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
     ) -> Published:
         """Append records, in order, to one stream.
 
@@ -201,18 +291,34 @@ class Streams(Protocol):
             stream: the stream they are for; empty: the one that captures their subjects.
             durability: what the return means.
             expect_last_sequence: append only if this is the stream's last sequence.
+            expect_last_subject_sequence: append only if this is the sequence of the newest record that the stream
+                keeps on the subject of the first record; 0: there is none.
 
         Raises:
             NotFound: no stream captures a subject.
             InvalidInput: the subjects belong to several streams, or a subject is not valid.
             TooLarge: a record or the batch is over its limit.
-            PreconditionFailed: ``expect_last_sequence`` does not hold.
+            PreconditionFailed: ``expect_last_sequence`` or ``expect_last_subject_sequence`` does not hold.
+            LimitReached: the stream is full and its ``discard`` is ``new``.
             StorageFull: the disk is full; nothing was appended.
         """
         ...
 
     async def read(self, stream: str, *, after: int = 0, limit: int = 100, subject: str = ">") -> tuple[Delivery, ...]:
         """Look at records without a consumer: those after sequence ``after`` whose subject matches."""
+        ...
+
+    async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
+        """Remove records; how many. When it returns they are gone for good, also after a crash.
+
+        Args:
+            subject: only those whose subject matches.
+            before: only those before this sequence; 0: all.
+            keep: leave so many of the newest that match.
+
+        Raises:
+            NotFound: the stream is not there.
+        """
         ...
 
     async def put_consumer(self, stream: str, name: str, config: ConsumerConfig) -> ConsumerInfo:
@@ -230,6 +336,17 @@ class Streams(Protocol):
 
         Raises:
             NotFound: it is not there.
+        """
+        ...
+
+    async def seek(
+        self, stream: str, consumer: str, policy: DeliverPolicy, *, sequence: int = 1, time_ns: int = 0
+    ) -> ConsumerInfo:
+        """Move a consumer's cursor, forwards or back, as if it were made anew there: what is out is forgotten, and
+        acknowledgements of it are stale.
+
+        Raises:
+            NotFound: the stream or the consumer is not there.
         """
         ...
 
@@ -252,7 +369,12 @@ class Streams(Protocol):
         """Say what became of deliveries; how many of them were known (others were stale)."""
         ...
 
+    def advisories(self) -> AbstractAsyncContextManager[AsyncIterator[Advisory]]:
+        """What happens from now on. One who is slow loses the oldest (``MAX_ADVISORIES``) and is told how many."""
+        ...
+
     @property
     def addresses(self) -> dict[str, str]:
-        """The nng addresses for programs outside: ``ingest`` and ``fetch``."""
+        """The nng addresses for programs outside: ``ingest``, ``fetch`` and, where the engine has them, ``push`` and
+        ``live``."""
         ...

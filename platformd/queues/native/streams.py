@@ -9,7 +9,8 @@ worker thread. What finishes later comes back through ``completions``. The confi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,8 +25,10 @@ from platformd.queues.codec import NO_EXPECTATION, Status, decode_block, encode_
 from platformd.queues.codec.frames import check_name, durability_code, pack_acks
 from platformd.queues.contract import (
     Ack,
+    Advisory,
     ConsumerConfig,
     ConsumerInfo,
+    DeliverPolicy,
     Delivery,
     Durability,
     Published,
@@ -33,7 +36,7 @@ from platformd.queues.contract import (
     StreamConfig,
     StreamInfo,
 )
-from platformd.queues.native import library
+from platformd.queues.native import library, supported
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.catalogue import Catalogue, StoredConsumer
 from platformd.queues.native.checks import (
@@ -136,6 +139,7 @@ class NativeStreams:
     async def put_stream(self, name: str, config: StreamConfig) -> StreamInfo:
         """As ``contract.Streams.put_stream``; tries again to open one that could not be opened."""
         check_name("stream", name)
+        supported.check_stream(named(name), config)
         async with self._changing:
             check_subjects(name, config, self._known_configs())
             await self._in_thread(self._put_stream, name, config)
@@ -240,11 +244,14 @@ class NativeStreams:
         stream: str = "",
         durability: Durability = "fsync",
         expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
     ) -> Published:
         """As ``contract.Streams.publish``; when the engine's buffer is full, it waits for room.
 
         Cancelled: the records may or may not be appended.
         """
+        if expect_last_subject_sequence is not None:
+            raise supported.unsupported("publish", "expect_last_subject_sequence")
         batch = encode_batch(records, self._clock.time_ns())
         name = stream or self.stream_for(records[0].subject) or ""
         if name:
@@ -280,12 +287,17 @@ class NativeStreams:
         arguments = (stream.encode(), whole("after", after, U64), subject.encode(), whole("limit", limit, U32, 1))
         return await self._in_thread(self._take, named(stream), lib.pd_stream_read, *arguments, READ_BYTES)
 
+    async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
+        """As ``contract.Streams.purge``."""
+        raise supported.unsupported(named(stream), "purge")
+
     # Consumers
 
     async def put_consumer(self, stream: str, name: str, config: ConsumerConfig) -> ConsumerInfo:
         """As ``contract.Streams.put_consumer``; tries again to open one that could not be opened."""
         check_name("consumer", name)
         check_pattern(config.filter_subject)
+        supported.check_consumer(named(stream, name), config)
         async with self._changing:
             info = self.stream(stream)
             stored = self._consumers[stream].get(name)
@@ -293,7 +305,7 @@ class NativeStreams:
                 check_same_start(stream, name, stored.config, config)
                 stored = msgspec.structs.replace(stored, config=config)
             else:
-                start = {"all": 1, "new": info.last_sequence + 1, "by_sequence": config.start_sequence}
+                start: dict[str, int] = {"all": 1, "new": info.last_sequence + 1, "by_sequence": config.start_sequence}
                 stored = StoredConsumer(config=config, first_sequence=start[config.deliver_policy])
             await self._in_thread(self._put_consumer, stream, name, stored)
         return self._consumer_info(stream, name)
@@ -319,6 +331,12 @@ class NativeStreams:
         pattern = stored.config.filter_subject.encode()
         subject = named(stream, name)
         call(subject, lib.pd_consumer_open, self._engine, stream.encode(), name.encode(), pattern, config)
+
+    async def seek(
+        self, stream: str, consumer: str, policy: DeliverPolicy, *, sequence: int = 1, time_ns: int = 0
+    ) -> ConsumerInfo:
+        """As ``contract.Streams.seek``."""
+        raise supported.unsupported(named(stream, consumer), "seek")
 
     async def delete_consumer(self, stream: str, name: str) -> None:
         """As ``contract.Streams.delete_consumer``; also removes one that could not be opened."""
@@ -377,6 +395,10 @@ class NativeStreams:
             call, named(stream, consumer), lib.pd_consumer_ack, self._engine, *names, packed, len(acks), known
         )
         return int(known[0])
+
+    def advisories(self) -> AbstractAsyncContextManager[AsyncIterator[Advisory]]:
+        """As ``contract.Streams.advisories``."""
+        raise supported.unsupported("queues", "advisories")
 
     def statistics(self) -> QueueStatistics:
         """Counters since the engine was opened."""

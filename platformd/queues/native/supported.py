@@ -1,0 +1,56 @@
+"""What of the contract the native engine does not do, refused by name."""
+
+from __future__ import annotations
+
+import msgspec
+
+from platformd.core.errors import Unsupported
+from platformd.queues.contract import ConsumerConfig, StreamConfig
+
+STREAM_DEFAULTS: tuple[str, ...] = (
+    "max_records",
+    "max_records_per_subject",
+    "max_record_bytes",
+    "discard",
+    "retention",
+    "compression",
+)
+"""Fields of ``StreamConfig`` that must have their default."""
+
+CONSUMER_DEFAULTS: tuple[str, ...] = ("start_time_ns", "backoff", "dead_letter_subject", "inactive_after")
+"""Fields of ``ConsumerConfig`` that must have their default."""
+
+DELIVER_POLICIES = ("all", "new", "by_sequence")
+ACK_POLICIES = ("explicit", "none")
+
+
+def check_stream(subject: str, config: StreamConfig) -> None:
+    """Refuse a stream that asks for what is not there.
+
+    Raises:
+        Unsupported: a field has a value that this engine cannot keep.
+    """
+    _check_defaults(subject, config, StreamConfig(subjects=()), STREAM_DEFAULTS)
+
+
+def check_consumer(subject: str, config: ConsumerConfig) -> None:
+    """Refuse a consumer that asks for what is not there.
+
+    Raises:
+        Unsupported: a field has a value that this engine cannot keep.
+    """
+    _check_defaults(subject, config, ConsumerConfig(), CONSUMER_DEFAULTS)
+    for field, possible in (("deliver_policy", DELIVER_POLICIES), ("ack_policy", ACK_POLICIES)):
+        if getattr(config, field) not in possible:
+            raise unsupported(subject, f"{field} {getattr(config, field)!r}", f"it can be {', '.join(possible)}")
+
+
+def unsupported(subject: str, what: str, hint: str = "") -> Unsupported:
+    """The error for something of the contract that this engine does not do."""
+    return Unsupported(f"the native queue engine does not do {what}", subject=subject, hint=hint)
+
+
+def _check_defaults(subject: str, config: msgspec.Struct, defaults: msgspec.Struct, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if getattr(config, field) != getattr(defaults, field):
+            raise unsupported(subject, f"{field} {getattr(config, field)!r}", f"leave {field} out")
