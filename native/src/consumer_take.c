@@ -1,0 +1,213 @@
+/* What a consumer takes from its log: what is delivered again, what is new, and how much of that there is. */
+#include "consumer.h"
+
+#include "consumer_internal.h"
+#include "subject.h"
+
+static bool matches_all(const struct pd_consumer *consumer)
+{
+    return consumer->filter_length == 1 && consumer->filter[0] == '>';
+}
+
+static struct pd_span filter_span(const struct pd_consumer *consumer)
+{
+    return (struct pd_span){(const uint8_t *)consumer->filter, consumer->filter_length};
+}
+
+int pd_consumer_count(struct pd_consumer *consumer, const struct pd_log *log, uint64_t from, uint64_t to,
+                      struct pd_selection *scratch, uint64_t *count, pd_error *error)
+{
+    struct pd_reader reader = {0};
+    *count = 0;
+    if (from > to)
+        return PD_OK;
+    if (matches_all(consumer)) {
+        *count = to - from + 1;
+        return PD_OK;
+    }
+    pd_selection_begin(scratch, 1, 0);
+    for (uint64_t at = from; at <= to;) {
+        int rc = pd_reader_seek_batch(&reader, log, at, error);
+        if (rc != PD_OK)
+            return rc;
+        int matching = pd_selection_match(scratch, &reader, filter_span(consumer));
+        if (matching < 0)
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory to count the lag of consumer %s", consumer->name);
+        uint64_t end = pd_min64(to + 1, reader.header.base_sequence + reader.header.record_count);
+        if (matching == reader.header.subject_count)
+            *count += end - at;
+        for (; matching > 0 && matching < reader.header.subject_count && at < end; at++) {
+            if ((rc = pd_reader_seek(&reader, log, at, error)) != PD_OK)
+                return rc;
+            *count += scratch->matches[reader.record.subject];
+        }
+        at = end;
+    }
+    return PD_OK;
+}
+
+void pd_consumer_appended(struct pd_consumer *consumer, const struct pd_log *log, const struct pd_batch_header *header,
+                          const struct pd_span *subjects, const uint32_t *counts, struct pd_selection *scratch)
+{
+    if (consumer->next_sequence > header->base_sequence) { /* it starts in what was the future */
+        pd_consumer_count(consumer, log, consumer->next_sequence, log->last_sequence, scratch, &consumer->pending,
+                          NULL);
+        return;
+    }
+    if (matches_all(consumer)) {
+        consumer->pending += header->record_count;
+        return;
+    }
+    for (uint32_t i = 0; i < header->subject_count; i++)
+        if (counts[i] > 0 && pd_subject_matches(consumer->filter, consumer->filter_length,
+                                                (const char *)subjects[i].data, subjects[i].length))
+            consumer->pending += counts[i];
+}
+
+static int pick_again(struct pd_consumer *consumer, const struct pd_log *log, struct pd_selection *selection,
+                      pd_error *error)
+{
+    uint32_t left = consumer->out.ready;
+    for (size_t i = consumer->out.start; i < consumer->out.end && left > 0; i++) {
+        const struct pd_out *entry = &consumer->out.entries[i];
+        if (entry->state != PD_OUT_READY)
+            continue;
+        left--;
+        int rc = pd_reader_seek(&consumer->again, log, entry->sequence, error);
+        if (rc != PD_OK)
+            return rc;
+        if (!pd_selection_fits(selection, consumer->again.record.length))
+            return PD_OK;
+        if (selection->table_sequence != consumer->again.header.base_sequence &&
+            pd_selection_match(selection, &consumer->again, filter_span(consumer)) < 0)
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory for a delivery");
+        if (!pd_selection_add(selection, &consumer->again, entry->deliveries + 1))
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory for a delivery");
+    }
+    return PD_OK;
+}
+
+/* How many new records may go out now. */
+static uint64_t room_for_new(const struct pd_consumer *consumer)
+{
+    uint32_t limit = consumer->config.max_ack_pending;
+    if (consumer->config.ack_none)
+        return UINT64_MAX;
+    return consumer->out.live < limit ? limit - consumer->out.live : 0;
+}
+
+/* *next: where looking ended. */
+static int pick_new(struct pd_consumer *consumer, const struct pd_log *log, uint64_t visible,
+                    struct pd_selection *selection, uint64_t *next, pd_error *error)
+{
+    uint64_t left = pd_min64(consumer->pending, room_for_new(consumer));
+    uint64_t unseen = consumer->pending;
+    uint64_t at = consumer->next_sequence;
+    uint64_t loaded = 0;
+    int matching = 0;
+    *next = at;
+    while (left > 0 && at <= visible) {
+        int rc = pd_reader_seek_batch(&consumer->fresh, log, at, error);
+        if (rc != PD_OK)
+            return rc;
+        const struct pd_batch_header *header = &consumer->fresh.header;
+        if (loaded != header->base_sequence)
+            matching = pd_selection_match(selection, &consumer->fresh, filter_span(consumer));
+        loaded = header->base_sequence;
+        if (matching < 0)
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory for a delivery");
+        if (matching == 0) {
+            at = header->base_sequence + header->record_count;
+            continue;
+        }
+        if ((rc = pd_reader_seek(&consumer->fresh, log, at, error)) != PD_OK)
+            return rc;
+        if (selection->matches[consumer->fresh.record.subject]) {
+            if (!pd_selection_fits(selection, consumer->fresh.record.length))
+                break;
+            if (!pd_selection_add(selection, &consumer->fresh, 1))
+                return pd_fail(error, PD_LIMIT_REACHED, "no memory for a delivery");
+            left--;
+            unseen--;
+        }
+        at++;
+    }
+    *next = unseen == 0 ? pd_max64(at, visible + 1) : at;
+    return PD_OK;
+}
+
+/* The journal's record of what is about to go out. */
+static void journal_picks(struct pd_consumer *consumer, const struct pd_selection *selection, size_t again,
+                          uint64_t next)
+{
+    struct pd_run run = {0};
+    if (consumer->config.ack_none && selection->count > again)
+        pd_journal_add(&consumer->journal, PD_J_NEXT, 0, next);
+    for (size_t i = 0; i < selection->count; i++) {
+        const struct pd_pick *pick = &selection->picks[i];
+        uint32_t deliveries = pick->deliveries < PD_DELIVER_MAX ? pick->deliveries : PD_DELIVER_MAX;
+        if (i < again)
+            pd_journal_add(&consumer->journal, PD_J_COUNT, (uint16_t)deliveries, pick->sequence);
+        else if (!consumer->config.ack_none)
+            pd_journal_run_add(&consumer->journal, PD_J_RUN, &run, pick->sequence);
+    }
+    pd_journal_run_end(&consumer->journal, PD_J_RUN, &run);
+}
+
+static void send_out(struct pd_consumer *consumer, struct pd_out *entry, const struct pd_fetch *fetch, uint64_t now_ns)
+{
+    entry->deliveries++;
+    entry->owner = fetch->owner;
+    entry->deadline_ns = pd_add_saturating(now_ns, consumer->config.ack_wait_ns);
+    consumer->next_deadline = pd_min64(consumer->next_deadline, entry->deadline_ns);
+    pd_outstanding_set(&consumer->out, entry, PD_OUT_SENT);
+}
+
+int pd_consumer_take(struct pd_consumer *consumer, const struct pd_log *log, uint64_t visible,
+                     struct pd_selection *selection, struct pd_fetch *fetch, uint64_t now_ns, pd_error *error)
+{
+    uint64_t next;
+    pd_selection_begin(selection, fetch->max_records, fetch->max_bytes);
+    int rc = pick_again(consumer, log, selection, error);
+    size_t again = selection->count;
+    if (rc == PD_OK)
+        rc = pick_new(consumer, log, visible, selection, &next, error);
+    if (rc == PD_OK && !pd_outstanding_reserve(&consumer->out, selection->count - again))
+        rc = pd_fail(error, PD_LIMIT_REACHED, "no memory for what consumer %s has out", consumer->name);
+    if (rc != PD_OK)
+        return rc;
+    if (selection->count > 0) {
+        journal_picks(consumer, selection, again, next);
+        if ((rc = pd_journal_commit(&consumer->journal, error)) != PD_OK)
+            return rc;
+    } else if (consumer->pending > 0 && room_for_new(consumer) == 0 && !fetch->stalled) {
+        fetch->stalled = true;
+        consumer->stalled++;
+    }
+    for (size_t i = 0; i < again; i++)
+        send_out(consumer, pd_outstanding_find(&consumer->out, selection->picks[i].sequence), fetch, now_ns);
+    for (size_t i = again; i < selection->count && !consumer->config.ack_none; i++)
+        send_out(consumer, pd_outstanding_push(&consumer->out, selection->picks[i].sequence, PD_OUT_READY), fetch,
+                 now_ns);
+    consumer->redelivered += again;
+    consumer->pending -= selection->count - again;
+    consumer->next_sequence = next;
+    if (selection->count > again)
+        consumer->delivered_sequence = selection->picks[selection->count - 1].sequence;
+    pd_consumer_compact(consumer);
+    return PD_OK;
+}
+
+int pd_consumer_peek(struct pd_consumer *consumer, const struct pd_log *log, uint64_t visible,
+                     struct pd_selection *scratch, bool *something, pd_error *error)
+{
+    uint64_t next = consumer->next_sequence;
+    int rc = PD_OK;
+    pd_selection_begin(scratch, 1, 0);
+    if (consumer->out.ready == 0)
+        rc = pick_new(consumer, log, visible, scratch, &next, error);
+    *something = consumer->out.ready > 0 || scratch->count > 0;
+    if (rc == PD_OK && !*something)
+        consumer->next_sequence = next;
+    return rc;
+}
