@@ -1,0 +1,74 @@
+"""What every engine refuses before it does anything, and how errors name things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from platformd.core.errors import Conflict, InvalidInput, NotFound
+from platformd.model.subjects import patterns_overlap, subject_error
+from platformd.queues.contract import ConsumerConfig, StreamConfig
+
+
+def named(stream: str, consumer: str | None = None) -> str:
+    """A stream or a consumer as errors name it."""
+    return f"stream/{stream}" if consumer is None else f"stream/{stream}/consumer/{consumer}"
+
+
+def no_stream(name: str) -> NotFound:
+    """The error for a stream that is not there."""
+    return NotFound("there is no such stream", subject=named(name), hint="list them with `platformd get streams`")
+
+
+def no_consumer(stream: str, name: str) -> NotFound:
+    """The error for a consumer that is not there."""
+    return NotFound("there is no such consumer", subject=named(stream, name), hint="create the consumer first")
+
+
+def check_pattern(subject: str) -> None:
+    """Refuse what is not a pattern of subjects.
+
+    Raises:
+        InvalidInput: it is not one.
+    """
+    wrong = subject_error(subject, pattern=True)
+    if wrong:
+        raise InvalidInput(f"{subject!r} {wrong}", subject="subject")
+
+
+def check_subjects(name: str, config: StreamConfig, streams: Mapping[str, StreamConfig]) -> None:
+    """Refuse what stream ``name`` cannot capture beside the other ``streams``.
+
+    Raises:
+        InvalidInput: a pattern is not valid, there is none, or two of them overlap.
+        Conflict: one overlaps another stream's.
+    """
+    if not config.subjects:
+        raise InvalidInput("a stream captures at least one subject", subject=named(name))
+    for i, subject in enumerate(config.subjects):
+        check_pattern(subject)
+        for before in config.subjects[:i]:
+            if patterns_overlap(subject, before):
+                raise InvalidInput(f"{before!r} and {subject!r} overlap", subject=named(name))
+        for other, theirs in streams.items():
+            captured = next((s for s in theirs.subjects if patterns_overlap(subject, s)), None)
+            if captured is not None and other != name:
+                raise Conflict(
+                    f"{subject!r} overlaps {captured!r}, which stream {other!r} captures", subject=named(name)
+                )
+
+
+def check_same_start(stream: str, name: str, old: ConsumerConfig, new: ConsumerConfig) -> None:
+    """Refuse to change what a consumer's cursor rests on.
+
+    Raises:
+        Conflict: the filter or the start differs.
+    """
+    fixed = ["filter_subject", "deliver_policy"] + ["start_sequence"] * (new.deliver_policy == "by_sequence")
+    for field in fixed:
+        was, wanted = getattr(old, field), getattr(new, field)
+        if was != wanted:
+            raise Conflict(
+                f"its {field} is {was!r} and cannot become {wanted!r}",
+                subject=named(stream, name),
+                hint="delete the consumer, or choose another name",
+            )
