@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from platformd.coordination.contract import Event, EventType, KeyValue
@@ -149,16 +149,40 @@ def tombstone(key: bytes, revision: int) -> KeyValue:
     return KeyValue(key=key, value=b"", create_revision=0, mod_revision=revision, version=0)
 
 
+REMEMBERED_KEYS = 16_384
+"""How many keys the writer remembers, so that changing one again needs no read; the longest unchanged goes first."""
+REMEMBERED_VALUE = 1024
+"""Bytes of the largest value that is remembered: with ``REMEMBERED_KEYS``, 16 MiB of values at most."""
+
+
 class StoredState:
-    """The stored state on a connection, as ``txn.Base`` wants it."""
+    """The stored state on the connection that alone changes it, as ``txn.Base`` wants it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._remembered: dict[bytes, KeyValue] = {}
 
     def one(self, key: bytes) -> KeyValue | None:
         """A key."""
+        known = self._remembered.get(key)
+        if known is not None:
+            return known
         row = self._connection.execute(ONE, (key,)).fetchone()
         return None if row is None else key_value(row)
+
+    def became(self, state: Mapping[bytes, KeyValue | None]) -> None:
+        """What a commit has made of keys; call it after the commit, before anything else is asked."""
+        remembered = self._remembered
+        for key, kv in state.items():
+            remembered.pop(key, None)  # so that it is put in at the end
+            if kv is not None and len(kv.value) <= REMEMBERED_VALUE:
+                remembered[key] = kv
+        while len(remembered) > REMEMBERED_KEYS:
+            del remembered[next(iter(remembered))]
+
+    def forget(self) -> None:
+        """Remember nothing: a commit failed, and only the file knows what is so."""
+        self._remembered.clear()
 
     def span(self, key: bytes, end: bytes, budget: Budget) -> list[KeyValue]:
         """All keys in [key, end), ordered, each charged to the budget as it is read."""

@@ -171,6 +171,7 @@ class Writer:
             committing = True
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
+            self._stored.forget()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             refused = translate(error, self._path, committing=committing)
@@ -178,6 +179,7 @@ class Writer:
                 raise
             refused.__cause__ = error
             return refused
+        self._stored.became(overlay.state)
         self.revision = overlay.revision
         self.leases |= overlay.granted.keys()
         self.leases -= overlay.ended
