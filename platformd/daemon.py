@@ -33,6 +33,7 @@ from platformd.coordination.contract import Store
 from platformd.coordination.etcd import open_etcd
 from platformd.coordination.recipes import claim, user_keys
 from platformd.coordination.sqlite import open_sqlite
+from platformd.core import garbage
 from platformd.core.clock import Clock, SystemClock, rfc3339
 from platformd.core.errors import PlatformError
 from platformd.core.ids import uuid7
@@ -186,6 +187,7 @@ class Daemon:
             self._state = "running"
             if self._notifier.watchdog_interval:
                 faces.start_soon(self._watchdog, self._notifier.watchdog_interval)
+            garbage.settle()
             self._notifier.ready(f"serving on {', '.join(bound)}")
             log.info("ready: %s, state in %s", ", ".join(bound), platform.settings.state_path)
             await self._stopping.wait()

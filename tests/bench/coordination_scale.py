@@ -16,6 +16,7 @@ import trio.testing
 from platformd.coordination.contract import Put, Store
 from platformd.coordination.sqlite import open_sqlite
 from platformd.core.clock import SystemClock
+from platformd.core.garbage import settle
 from platformd.core.settings import StoreSettings
 from tests.bench.harness import Figure, at_most, percentile
 
@@ -66,6 +67,7 @@ async def watchers(directory: Path, quick: bool) -> list[Figure]:
     """Delivery to a thousand watchers of one prefix; the same beside one that does not read; idle ones' memory."""
     count, total = (200, 20) if quick else (1000, 100)
     rows: list[Figure] = []
+    settle()  # as the daemon does
     async with opened(directory, "watch.db", max_watchers=20_000, watch_buffer=64) as store:
         alone: list[float] = []
         begun: dict[bytes, float] = {}
