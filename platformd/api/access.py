@@ -4,9 +4,9 @@ On the Unix socket the kernel says who is there. The daemon's own user, root and
 group do everything; whoever else the socket's mode lets in may only read.
 
 On TCP everybody on this machine is equal, so what remains is to keep other machines' web pages out: a page
-whose name was pointed at 127.0.0.1 (DNS rebinding) is known by its Host, a page that sends forms or fetches
-across origins by its Origin. An Origin must be this very server: another page of this machine, such as a
-notebook, is not the one that was asked to control it.
+whose name was pointed at 127.0.0.1 (DNS rebinding) is known by its Host, a page that sends forms, fetches
+across origins or opens a WebSocket by its Origin. An Origin must be this very server: another page of this
+machine, such as a notebook, is not the one that was asked to control it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from __future__ import annotations
 import ipaddress
 import os
 
-from quart import request
-
+from platformd.api.asked import asked
 from platformd.api.server import PeerCredentials
 from platformd.core.errors import Forbidden
 
@@ -25,7 +24,7 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def peer() -> PeerCredentials | None:
     """Who is at the other end of the Unix socket; ``None`` over TCP."""
-    found: PeerCredentials | None = request.scope.get("state", {}).get("peercred")
+    found: PeerCredentials | None = asked.scope.get("state", {}).get("peercred")
     return found
 
 
@@ -49,25 +48,25 @@ def check_access() -> None:
     credentials = peer()
     if credentials is None:
         _check_names()
-    elif request.method not in READING and not may_write(credentials, uid=os.geteuid(), gid=os.getegid()):
+    elif asked.method not in READING and not may_write(credentials, uid=os.geteuid(), gid=os.getegid()):
         raise Forbidden(
             f"user {credentials.uid} may read here, not change anything",
-            subject=f"{request.method} {request.path}",
+            subject=f"{asked.method} {asked.path}",
             hint="ask as the daemon's user, as root, or as a member of the daemon's group",
         )
 
 
 def _check_names() -> None:
-    host = request.headers.get("Host", "")
+    host = asked.headers.get("Host", "")
     if not is_loopback_name(host):
         raise Forbidden(
             f"Host {host!r} is not a name of this machine's loopback",
-            subject=request.path,
+            subject=asked.path,
             hint="use http://localhost:PORT or http://127.0.0.1:PORT",
         )
-    origin = request.headers.get("Origin")
+    origin = asked.headers.get("Origin")
     if origin is not None and origin.lower() != f"http://{host.lower()}":
-        raise Forbidden(f"a page of {origin!r} may not ask this server", subject=request.path)
+        raise Forbidden(f"a page of {origin!r} may not ask this server", subject=asked.path)
 
 
 def is_loopback_name(host: str) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
+from typing import Any
 
 import trio
-from quart import Response, g, request
+from quart import Response, g
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from platformd.api import problems
 from platformd.api.access import check_access, peer
+from platformd.api.asked import asked
 from platformd.api.component import Component
 from platformd.api.context import ApiContext
 from platformd.api.kv import Keys
@@ -43,7 +46,9 @@ def create_app(context: ApiContext) -> QuartTrio:
     # A redirect would be one more answer that is not a problem document.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    http, watches = HttpMetrics(), Watches(context)
+    http = HttpMetrics()
+    frame = Frame(context, http)
+    watches = Watches(context, frame.accepted)
     Component(context, watches, http).add_to(app)
     Messages(context).add_to(app)
     Keys(context, watches).add_to(app)
@@ -54,36 +59,53 @@ def create_app(context: ApiContext) -> QuartTrio:
     app.register_error_handler(PlatformError, problems.on_platform_error)
     app.register_error_handler(HTTPException, problems.on_http_error)
     app.register_error_handler(Exception, problems.on_fault)
-    _frame(app, context, http)
+    frame.add_to(app)
     return app
 
 
-def _frame(app: QuartTrio, context: ApiContext, http: HttpMetrics) -> None:
-    """What is done around every request."""
-    new_id = uuid7(context.clock)
+class Frame:
+    """What is done around every request, and around the handshake of every WebSocket."""
 
-    async def begin() -> None:
-        g.request_id = accepted_request_id() or new_id()
+    def __init__(self, context: ApiContext, http: HttpMetrics) -> None:
+        self._http = http
+        self._new_id = uuid7(context.clock)
+
+    def add_to(self, app: QuartTrio) -> None:
+        """Stand around the routes of ``app``."""
+        app.before_request(self._begin)
+        app.after_request(self._end)
+        app.before_websocket(self._begin)
+        app.after_websocket(self._end_websocket)
+
+    def accepted(self) -> None:
+        """The current handshake has been accepted."""
+        self._note(HTTPStatus.SWITCHING_PROTOCOLS)
+
+    async def _begin(self) -> None:
+        g.request_id = accepted_request_id() or self._new_id()
         g.begun = trio.current_time()
         check_access()
 
-    async def end(response: Response) -> Response:
-        elapsed = trio.current_time() - g.begun
+    async def _end(self, response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
-        route = request.url_rule.rule if request.url_rule is not None else "unmatched"
-        http.count(request.method, route, response.status_code, elapsed)
+        self._note(response.status_code)
+        return response
+
+    async def _end_websocket(self, response: Any) -> Any:
+        return None if response is None else await self._end(response)  # else it was accepted
+
+    def _note(self, status: int) -> None:
+        elapsed = trio.current_time() - g.begun
+        route = asked.url_rule.rule if asked.url_rule is not None else "unmatched"
+        self._http.count(asked.method, route, status, elapsed)
         if access_log.isEnabledFor(logging.DEBUG):
             who = peer()
             access_log.debug(
                 "%s %s %d %.1f ms peer=%s request=%s",
-                request.method,
-                request.path,
-                response.status_code,
+                asked.method,
+                asked.path,
+                status,
                 elapsed * 1000,
-                f"{who.uid}:{who.gid}/{who.pid}" if who else request.remote_addr,
+                f"{who.uid}:{who.gid}/{who.pid}" if who else asked.remote_addr,
                 g.request_id,
             )
-        return response
-
-    app.before_request(begin)
-    app.after_request(end)

@@ -16,7 +16,7 @@ from platformd.api.context import ApiContext
 from platformd.api.kv_forms import bytes_in_query, key_in_path, kv_document, lease_number, lease_text, range_of
 from platformd.api.kv_pages import DEFAULT_PAGE, MAX_PAGE, KeyPage, page_of_directory, page_of_keys, read_cursor
 from platformd.api.kv_txn import read_txn, txn_document
-from platformd.api.kv_watch import PARAMETERS, watch_keys
+from platformd.api.kv_watch import PARAMETERS, followed_keys
 from platformd.api.replies import (
     JSON,
     Query,
@@ -27,7 +27,9 @@ from platformd.api.replies import (
     must_be_absent,
     reply,
 )
-from platformd.api.watch import MAX_REVISION, Watches
+from platformd.api.watch import MAX_REVISION, Followed, Watches, check_watch
+from platformd.api.watch_events import events_response
+from platformd.api.watch_socket import serve_socket
 from platformd.coordination.contract import (
     Compare,
     Delete,
@@ -66,18 +68,36 @@ class Keys:
         """Route requests here."""
         app.url_map.converters["anything"] = AnyPath
         app.add_url_rule("/v1/kv", "kv_list", self.list, methods=["GET"])
+        app.add_websocket("/v1/kv", "kv_follow_prefix", self.follow_prefix)
         app.add_url_rule("/v1/kv", "kv_delete_prefix", self.delete_prefix, methods=["DELETE"])
         app.add_url_rule("/v1/kv/<anything:key>", "kv_get", self.get, methods=["GET"])
+        app.add_websocket("/v1/kv/<anything:key>", "kv_follow", self.follow)
         app.add_url_rule("/v1/kv/<anything:key>", "kv_put", self.put, methods=["PUT"])
         app.add_url_rule("/v1/kv/<anything:key>", "kv_delete", self.delete, methods=["DELETE"])
         app.add_url_rule("/v1/txn", "kv_txn", self.txn, methods=["POST"])
 
+    async def follow(self, key: str) -> None:
+        """WebSocket /v1/kv/KEY?watch: the changes of one key."""
+        del key  # as werkzeug read it; what counts are the bytes that were sent
+        await serve_socket(self._watches, self._followed_key(check_watch(Query(*PARAMETERS))))
+
+    async def follow_prefix(self) -> None:
+        """WebSocket /v1/kv?prefix=P&watch: the changes of keys with a prefix."""
+        await serve_socket(self._watches, self._followed_prefix(check_watch(Query("prefix", *PARAMETERS))))
+
+    def _followed_key(self, query: Query) -> Followed:
+        wanted = _key(query)
+        return followed_keys(self._store, wanted, wanted + b"\x00", query)
+
+    def _followed_prefix(self, query: Query) -> Followed:
+        prefix = bytes_in_query("prefix", query.text("encoding", "utf-8"))
+        return followed_keys(self._store, prefix, prefix_end(prefix), query)
+
     async def get(self, key: str) -> Response:
         """GET /v1/kv/KEY: the value as it is, or with ``Accept: application/json`` all that is known of the key."""
-        del key  # as werkzeug read it; what counts are the bytes that were sent
+        del key
         if "watch" in request.args and (query := Query(*PARAMETERS)).flag("watch"):
-            wanted = _key(query)
-            return watch_keys(self._watches, self._store, wanted, wanted + b"\x00", query)
+            return events_response(self._watches, self._followed_key(query))
         query = Query("revision", "encoding", "watch")
         wanted = _key(query)
         kv = await self._store.get(wanted, revision=query.number("revision", 0, 0, MAX_REVISION))
@@ -138,8 +158,7 @@ class Keys:
     async def list(self) -> Response:
         """GET /v1/kv?prefix=P: a page of keys, their number, or with ``?watch`` their changes."""
         if "watch" in request.args and (query := Query("prefix", *PARAMETERS)).flag("watch"):
-            prefix = bytes_in_query("prefix", query.text("encoding", "utf-8"))
-            return watch_keys(self._watches, self._store, prefix, prefix_end(prefix), query)
+            return events_response(self._watches, self._followed_prefix(query))
         query = Query(
             "prefix", "encoding", "limit", "cursor", "keys_only", "count", "revision", "delimiter", "order", "watch"
         )

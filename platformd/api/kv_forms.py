@@ -14,8 +14,7 @@ import re
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from quart import request
-
+from platformd.api.asked import asked
 from platformd.coordination.contract import KeyValue, Lease, prefix_end
 from platformd.core.errors import Forbidden, InvalidInput
 
@@ -106,7 +105,7 @@ def checked_key(key: bytes) -> bytes:
         Forbidden: it looks like the daemon's own.
     """
     if not key:
-        raise InvalidInput("the key is empty", subject=request.path)
+        raise InvalidInput("the key is empty", subject=asked.path)
     if key.startswith(RESERVED):
         raise Forbidden(
             "resources are not reachable as keys",
@@ -121,18 +120,18 @@ def key_in_path(prefix: str, encoding: str) -> bytes:
 
     Raises: as ``checked_key`` and ``in_encoding``.
     """
-    raw: bytes = request.scope["raw_path"].partition(b"?")[0]
+    raw: bytes = asked.scope["raw_path"].partition(b"?")[0]
     if not raw.startswith(
         prefix.encode()
     ):  # an escape where none is needed; what would be the key is not worth a guess
-        raise InvalidInput("only what follows may be escaped", subject=request.path, hint=f"write {prefix} as it is")
+        raise InvalidInput("only what follows may be escaped", subject=asked.path, hint=f"write {prefix} as it is")
     sent = raw[len(prefix) :]
-    return checked_key(in_encoding(unquote_to_bytes(sent), encoding, request.path))
+    return checked_key(in_encoding(unquote_to_bytes(sent), encoding, asked.path))
 
 
 def bytes_in_query(name: str, encoding: str) -> bytes:
     """The parameter ``name``, from the bytes as they were sent; empty when it is not there."""
-    for pair in request.query_string.split(b"&"):
+    for pair in asked.query_string.split(b"&"):
         given, _, value = pair.partition(b"=")
         if given == name.encode():
             return in_encoding(unquote_to_bytes(value.replace(b"+", b" ")), encoding, name)

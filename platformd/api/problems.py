@@ -11,7 +11,9 @@ import logging
 
 from quart import Response, request
 from werkzeug import exceptions as web
+from werkzeug.routing.exceptions import WebsocketMismatch
 
+from platformd.api.asked import asked
 from platformd.api.replies import PROBLEM, encode, request_id
 from platformd.api.server.protocol import body_too_large
 from platformd.core.errors import InvalidInput, MethodNotAllowed, NotFound, PlatformError
@@ -24,7 +26,7 @@ _RETRY_SECONDS = {429: 1, 503: 1}
 
 def problem(error: PlatformError, headers: dict[str, str] | None = None) -> Response:
     """The response that ``error`` becomes."""
-    document = error.to_problem() | {"instance": request.path}
+    document = error.to_problem() | {"instance": asked.path}
     response = Response(encode(document), int(document["status"]), headers, content_type=PROBLEM)
     if response.status_code in _RETRY_SECONDS:
         response.headers["Retry-After"] = str(_RETRY_SECONDS[response.status_code])
@@ -46,7 +48,7 @@ async def on_http_error(error: web.HTTPException) -> Response:
 
 async def on_fault(error: Exception) -> Response:
     """An error that nobody expected."""
-    return problem(as_platform_error(error, request_id(), f"{request.method} {request.path}"))
+    return problem(as_platform_error(error, request_id(), f"{asked.method} {asked.path}"))
 
 
 def as_platform_error(error: Exception, number: str, subject: str) -> PlatformError:
@@ -68,11 +70,13 @@ def as_platform_error(error: Exception, number: str, subject: str) -> PlatformEr
 
 def _translate(error: web.HTTPException) -> tuple[PlatformError, dict[str, str]]:
     if isinstance(error, web.NotFound):
-        return NotFound("there is no such path", subject=request.path, hint="GET / lists what there is"), {}
+        return NotFound("there is no such path", subject=asked.path, hint="GET / lists what there is"), {}
     if isinstance(error, web.MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        reason = f"this path cannot be asked to {request.method}"
-        return MethodNotAllowed(reason, subject=request.path, hint=f"it takes {allowed}"), {"Allow": allowed}
+        reason = f"this path cannot be asked to {asked.method}"
+        return MethodNotAllowed(reason, subject=asked.path, hint=f"it takes {allowed}"), {"Allow": allowed}
     if isinstance(error, web.RequestEntityTooLarge):
         return body_too_large(request.max_content_length or 0), {}
-    return InvalidInput(error.description or "the request is not valid", subject=request.path), {}
+    if isinstance(error, WebsocketMismatch):
+        return InvalidInput("nothing is served over a WebSocket here", subject=asked.path, hint="leave Upgrade out"), {}
+    return InvalidInput(error.description or "the request is not valid", subject=asked.path), {}

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from quart import Response, g, request
 
+from platformd.api.asked import asked
 from platformd.core.errors import FieldError, InvalidInput, UnsupportedMediaType, nearest
 
 JSON: Final = "application/json"
@@ -41,7 +42,7 @@ def request_id() -> str:
 
 def accepted_request_id() -> str | None:
     """The id that the client gave its request; ``None`` if it gave none that is fit for logs."""
-    given = request.headers.get("X-Request-Id", "")
+    given = asked.headers.get("X-Request-Id", "")
     return given if _REQUEST_ID.match(given) else None
 
 
@@ -101,7 +102,7 @@ class Query:
     def __init__(self, *known: str) -> None:
         self._values: dict[str, str] = {}
         errors = []
-        for name, values in request.args.lists():
+        for name, values in asked.args.lists():
             if name not in known:
                 near = nearest(name, list(known))
                 hint = f"did you mean {near}?" if near else f"known: {', '.join(known) or 'none'}"
@@ -111,7 +112,7 @@ class Query:
             else:
                 self._values[name] = values[0]
         if errors:
-            raise InvalidInput("the query is not valid", subject=request.path, errors=tuple(errors))
+            raise InvalidInput("the query is not valid", subject=asked.path, errors=tuple(errors))
 
     def text(self, name: str, default: str = "") -> str:
         """The value of ``name``."""
@@ -137,9 +138,7 @@ class Query:
 
 
 def _bad(name: str, message: str) -> InvalidInput:
-    return InvalidInput(
-        "the query is not valid", subject=request.path, errors=(FieldError(path=name, message=message),)
-    )
+    return InvalidInput("the query is not valid", subject=asked.path, errors=(FieldError(path=name, message=message),))
 
 
 async def json_body(*media_types: str) -> Any:

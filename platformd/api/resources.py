@@ -9,6 +9,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
+from platformd.api.kind_watch import followed_kinds
 from platformd.api.replies import (
     JSON,
     MERGE_PATCH,
@@ -21,7 +22,9 @@ from platformd.api.replies import (
     must_be_absent,
     reply,
 )
-from platformd.api.watch import Watches
+from platformd.api.watch import Followed, Watches, check_watch
+from platformd.api.watch_events import events_response
+from platformd.api.watch_socket import serve_socket
 from platformd.core.errors import NotFound, PreconditionFailed, Unprocessable, nearest
 from platformd.model.kind import Kind
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
@@ -44,8 +47,10 @@ class Resources:
         app.add_url_rule("/v1/kinds", "kinds", self.kinds, methods=["GET"])
         for prefix, whose in (("/v1", ""), ("/v1/tenants/<tenant>", "tenant_")):
             app.add_url_rule(f"{prefix}/watch", f"{whose}watch", self.watch, methods=["GET"])
+            app.add_websocket(f"{prefix}/watch", f"{whose}watch_socket", self.follow_many)
             many, one = f"{prefix}/<plural>", f"{prefix}/<plural>/<name>"
             app.add_url_rule(many, f"{whose}list", self.list, methods=["GET"])
+            app.add_websocket(many, f"{whose}list_socket", self.follow)
             app.add_url_rule(many, f"{whose}create", self.create, methods=["POST"])
             app.add_url_rule(one, f"{whose}get", self.get, methods=["GET"])
             app.add_url_rule(one, f"{whose}replace", self.replace, methods=["PUT"])
@@ -59,16 +64,32 @@ class Resources:
 
     async def watch(self, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/watch?kinds=a,b: the changes of several kinds on one connection; without kinds, of all."""
+        return events_response(self._watches, self._followed_many(tenant))
+
+    async def follow_many(self, tenant: str = DEFAULT_TENANT) -> None:
+        """WebSocket /v1/watch?kinds=a,b: the same."""
+        await serve_socket(self._watches, self._followed_many(tenant))
+
+    async def follow(self, plural: str, tenant: str = DEFAULT_TENANT) -> None:
+        """WebSocket /v1/PLURAL?watch: the changes of one kind."""
+        kind = self._kind(plural)
+        await serve_socket(self._watches, self._followed(kind, tenant, check_watch(Query("watch", "after", "label"))))
+
+    def _followed(self, kind: Kind, tenant: str, query: Query) -> Followed:
+        return followed_kinds(self._conductor, [kind], tenant, query)
+
+    def _followed_many(self, tenant: str) -> Followed:
         query = Query("kinds", "after", "label", "watch")
         words = [word.strip() for word in query.text("kinds").split(",") if word.strip()]
         kinds = [self._kind(word) for word in words] or list(self._kinds.values())
-        return self._watches.respond(kinds, tenant, query)
+        return followed_kinds(self._conductor, kinds, tenant, query)
 
     async def list(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/PLURAL: a page of the resources, or with ``?watch`` their changes."""
         kind = self._kind(plural)
         if "watch" in request.args and Query("watch", "after", "label", "limit", "cursor").flag("watch"):
-            return self._watches.respond([kind], tenant, Query("watch", "after", "label"))
+            query = Query("watch", "after", "label")
+            return events_response(self._watches, self._followed(kind, tenant, query))
         query = Query("limit", "cursor", "label", "watch")
         page = await self._conductor.list(
             kind,

@@ -54,7 +54,7 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     max_connections: int = 512
     """Open connections at once. Over it: the one that is idle longest is closed; when none is, the new one: 429."""
     max_watchers: int = 256
-    """Open watch streams at once. Over it: 429."""
+    """Open watches at once, streams and WebSockets together. Over it: 429."""
     read_timeout: Duration = "30s"
     """How long a client may take to send a whole request."""
     write_timeout: Duration = "20s"
@@ -63,6 +63,15 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     """How long an idle connection is kept."""
     watch_heartbeat: Duration = "15s"
     """How often an idle watch stream carries a comment."""
+    websocket_max_message: Size = "64KiB"
+    """The largest message that a WebSocket client may send. Over it: closed with 1009."""
+    websocket_buffer: Size = "256KiB"
+    """What may wait for a WebSocket client to take it. Over it: what is sent waits, and when the client takes nothing
+    for write_timeout, it is closed with 1008."""
+    websocket_ping: Duration = "20s"
+    """How long a WebSocket client may be silent before it is pinged; silent for as long again, it is closed: 1008."""
+    websocket_close: Duration = "5s"
+    """How long the closing handshake of a WebSocket may take before the connection is cut off."""
 
 
 class StoreSettings(_Section, frozen=True, kw_only=True):

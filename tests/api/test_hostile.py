@@ -73,7 +73,8 @@ async def test_hostile_bytes_harm_nobody_else(
 
 
 ANSWERS = {
-    "websocket upgrade with a frame in the same segment": 200,
+    "websocket upgrade with a frame in the same segment": 400,
+    "websocket upgrade of a watch": 101,
     "h2c upgrade": 200,
     "http/2 preface": 505,
     "garbage": 400,
@@ -110,15 +111,15 @@ async def test_what_can_be_answered_is_answered(served: Served, name: str) -> No
         assert b"content-type: application/problem+json" in received.lower()
 
 
-async def test_an_upgrade_is_ignored_and_the_connection_goes_on(served: Served) -> None:
-    """What was offered an upgrade stays HTTP/1.1: the frame behind is garbage to it, which ends it cleanly."""
+async def test_what_comes_behind_a_refused_upgrade_is_not_looked_at(served: Served) -> None:
+    """A handshake that is refused is the last request of its connection: the frame behind it is not HTTP."""
     hostile = await served.client()
     await hostile.stream.send_all(UPGRADE + masked_frame() + b"\r\n\r\n")
     with trio.fail_after(5):
         received = await hostile.ended()
-    assert received.startswith(b"HTTP/1.1 200 ")
-    assert received.count(b"HTTP/1.1 ") == 2
-    assert b"HTTP/1.1 400 " in received
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in received
 
 
 async def test_a_fault_in_a_connection_stays_in_it(

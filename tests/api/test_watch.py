@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from platformd.api.watch import Selection
+from platformd.api.kind_watch import Selection
 from platformd.conductor import Change, ChangeBatch
 from platformd.conductor.selector import parse_selector
 from platformd.core.errors import NotFound

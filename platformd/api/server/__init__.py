@@ -1,4 +1,4 @@
-"""The HTTP server of the control API: hypercorn's HTTP/1.1 on trio, hardened.
+"""The HTTP server of the control API: hypercorn's HTTP/1.1 on trio, hardened, and WebSocket on wsproto.
 
 hypercorn 0.18 and quart-trio 0.12 carry no connection safely on their own. Four faults were reproduced,
 each by one client without any rights:
@@ -14,12 +14,18 @@ each by one client without any rights:
 The cure is not a patch of ``hypercorn.trio.run.TCPServer``, which would change hypercorn for everybody in
 the process who imports it. ``hypercorn.trio.serve`` is left out altogether: ``serve`` accepts, ``Connection``
 stands where hypercorn has its ``TCPServer``, and hypercorn's HTTP/1.1 protocol objects (``ControlProtocol``
-is a subclass) are used as they are meant to be, over the same small interface. In reading order:
+is a subclass) are used as they are meant to be, over the same small interface. Its WebSocket is not used at all
+(no deadline for a closing handshake or a peer that is gone, compression whether wanted or not, and the first fault
+above): a connection whose handshake the application accepts leaves HTTP for a ``WebSocket`` of ours. In reading order:
 
-``sockets``     binds the Unix socket and the loopback port
-``protocol``    the HTTP/1.1 rules that hypercorn does not have
-``connection``  one connection: its reads, its writes, its deadlines, its end
-``serving``     all connections: their number, and the stop
+``sockets``           binds the Unix socket and the loopback port
+``protocol``          the HTTP/1.1 rules that hypercorn does not have
+``connection``        one connection: its reads, its writes, its deadlines, its end
+``handshake``         a request that offers to become a WebSocket
+``websocket_stream``  what the application says to it
+``websocket``         the WebSocket: its messages, its deadlines, its end, over
+``frames``, ``outbox``  what comes in, without input and output, and what goes out, bounded
+``serving``           all connections: their number, and the stop
 """
 
 from platformd.api.server.connection import PeerCredentials

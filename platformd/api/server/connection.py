@@ -33,7 +33,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ASGIReceiveEvent, ASGISendEvent, ConnectionState, Scope
 from hypercorn.utils import parse_socket_addr
 
-from platformd.api.server.protocol import ControlProtocol
+from platformd.api.server.protocol import GOING_AWAY, STOPPING, ControlProtocol
+from platformd.api.server.websocket import WebSocketLimits
 from platformd.core.errors import DeadlineExceeded
 
 log = logging.getLogger("platformd.api.server")
@@ -66,6 +67,7 @@ class Limits:
     write_timeout: float
     keep_alive_timeout: float
     max_body: int
+    websocket: WebSocketLimits
 
 
 def peer_credentials(sock: Any) -> PeerCredentials | None:
@@ -85,6 +87,10 @@ class RequestTasks:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
+
+    def spawn(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Start a task that lives as long as the connection, or longer."""
+        self._nursery.start_soon(run)
 
     async def spawn_app(
         self, app: ASGIFramework, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
@@ -172,6 +178,13 @@ class Connection:
         self._closing = True
         self._reading.cancel()
 
+    def wind_up(self) -> None:
+        """End soon, for the server stops: a connection without a request now, a WebSocket with a closing handshake."""
+        if self.between_requests:
+            self.close()
+        elif self._protocol.websocket is not None:
+            self._protocol.websocket.close(GOING_AWAY, STOPPING)
+
     @property
     def between_requests(self) -> bool:
         """Whether no request of this connection has come in whole and waits for its answer."""
@@ -195,9 +208,13 @@ class Connection:
                 self._send,
             )
             self._protocol.max_body = self._limits.max_body
+            self._protocol.websocket_limits = self._limits.websocket
             self._update_deadline()
             with self._reading:
                 await self._read()
+                if self._protocol.websocket is not None:
+                    await self._protocol.websocket.run(sock)
+                    self._lost = True  # it has had its own farewell
             if self._reading.cancelled_caught and not self._closing and self._protocol.receiving:
                 await self._say_too_slow()
             await self._protocol.handle(Closed())
@@ -205,8 +222,8 @@ class Connection:
                 await self._linger()
 
     async def _read(self) -> None:
-        """Take what comes until the peer ends it, or until the reading scope is cancelled."""
-        while True:
+        """Take what comes until the peer ends it, it becomes a WebSocket, or the reading scope is cancelled."""
+        while self._protocol.websocket is None:
             try:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -1,7 +1,7 @@
 """HTTP/1.1 as the control API speaks it: hypercorn's protocol objects with the rules that they lack.
 
-- Only HTTP/1.0 and HTTP/1.1. An offer to upgrade (h2c, WebSocket) is ignored, which RFC 9110 §7.8 allows;
-  nothing here is served over them, and hypercorn's code for them is where foreign frames end servers.
+- Only HTTP/1.0 and HTTP/1.1, and WebSocket out of them. Another offer to upgrade (h2c) is ignored, which RFC 9110 §7.8
+  allows. hypercorn's own code for both is left out: it is where foreign frames end servers.
 - What the protocol refuses before the application sees it is answered with the same problem documents as
   everything else.
 - A request that announces a body over the limit is refused before a byte of it is asked for.
@@ -10,22 +10,30 @@
 
 from __future__ import annotations
 
+import contextlib
 from http import HTTPStatus
-from itertools import chain
 from typing import Any, Final
+from urllib.parse import unquote
 
 import h11
 import msgspec
 from hypercorn.events import Closed, RawData
+from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol.events import Body, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import H11SendableEvent
 
+from platformd.api.server.handshake import BadHandshake, Headers, offers_websocket, read_handshake
+from platformd.api.server.websocket import WebSocket, WebSocketLimits
+from platformd.api.server.websocket_stream import WebSocketStream
 from platformd.core.errors import InvalidInput, PlatformError, TooLarge
 
 MAX_HEAD_BYTES: Final = 16 * 1024
 """The most bytes of an unfinished request head that are kept. Over it: 431."""
+GOING_AWAY: Final = 1001
+"""The code that a WebSocket is closed with when the server stops (RFC 6455 §7.4.1)."""
+STOPPING: Final = "the daemon stops"
 _VERSIONS: Final = (b"1.0", b"1.1")
 _JOIN_BYTES: Final = 64 * 1024
 """A head and a body piece up to this size are sent together; copying more costs more than it saves."""
@@ -71,6 +79,10 @@ class ControlStream(HTTPStream):
         self.state = ASGIHTTPState.CLOSED
 
 
+class _Switched(Exception):
+    """Leaves hypercorn's loop over HTTP events, as its own exceptions for HTTP/2 do."""
+
+
 class ControlProtocol(H11Protocol):
     """The HTTP/1.1 side of one connection."""
 
@@ -78,11 +90,16 @@ class ControlProtocol(H11Protocol):
     stream: ControlStream | None
     max_body = 0
     """Bytes; set by the connection."""
+    websocket_limits: WebSocketLimits
+    """Set by the connection."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._held = b""
         self._refused = False
+        self._websocket_stream: WebSocketStream | None = None
+        self.websocket: WebSocket | None = None
+        """What the connection has become, if it has; then nothing more is for this object."""
 
     @property
     def request_number(self) -> int:
@@ -102,15 +119,44 @@ class ControlProtocol(H11Protocol):
             return False
         return self.connection.their_state in (h11.SEND_BODY, h11.ERROR) or bool(self.connection.trailing_data[0])
 
-    async def refuse(self, error: PlatformError, status: int | None = None) -> None:
+    async def handle(self, event: ConnectionEvent) -> None:
+        """What the connection has received, or that it is over."""
+        if isinstance(event, Closed) and self._websocket_stream is not None:
+            self._websocket_stream.end()
+        with contextlib.suppress(_Switched):  # what comes after that is for ``websocket``
+            await super().handle(event)
+
+    async def refuse(self, error: PlatformError, status: int | None = None, headers: Headers | None = None) -> None:
         """Answer the request that is coming in with ``error``, if nothing has been answered yet."""
-        if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._refused = True
-            status, body = problem_body(error, status)
-            headers = list(chain(problem_headers(body), self.config.response_headers("h11")))
-            await self._send_h11_event(h11.Response(status_code=status, headers=headers))
-            await self._send_h11_event(h11.Data(data=body))
-            await self._send_h11_event(h11.EndOfMessage())
+        status, body = problem_body(error, status)
+        await self.respond(status, [*problem_headers(body), *(headers or [])], body)
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer the request that is coming in with the last response of the connection, if nothing was answered yet.
+
+        ``headers`` say how long the body is. The connection goes on until the caller says ``Closed``.
+        """
+        if self.connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        self._refused = True
+        all_headers = [*headers, *self.config.response_headers("h11")]
+        if not any(name == b"connection" and value == b"close" for name, value in headers):
+            all_headers.append((b"connection", b"close"))
+        await self._send_h11_event(h11.Response(status_code=status, headers=all_headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+    async def switch(self, headers: Headers) -> WebSocket:
+        """Answer 101: the connection becomes a WebSocket."""
+        answer = h11.InformationalResponse(
+            status_code=101, reason=b"Switching Protocols", headers=[*headers, *self.config.response_headers("h11")]
+        )
+        data = self.connection.send(answer) or b""
+        self.websocket = WebSocket(self.websocket_limits, self.connection.trailing_data[0])
+        await self.send(RawData(data))
+        if self.context.terminated.is_set():  # the stop came while the application was thinking
+            self.websocket.close(GOING_AWAY, STOPPING)
+        return self.websocket
 
     async def stream_send(self, event: Event) -> None:
         """What the application says, to the wire. While stopping, each response says that it is the last."""
@@ -159,6 +205,9 @@ class ControlProtocol(H11Protocol):
             await self.refuse(error, status)
             await self.send(Closed())
             return
+        if offers_websocket(request):
+            await self._open_websocket(request, target)
+            return
         self.stream = ControlStream(
             self.app,
             self.config,
@@ -182,6 +231,44 @@ class ControlProtocol(H11Protocol):
                 state=self.connection_state,
             )
         )
+
+    async def _open_websocket(self, request: h11.Request, target: bytes) -> None:
+        """Ask the application what becomes of a handshake. Until it says, nothing is read from the client.
+
+        Raises:
+            _Switched: the connection is a WebSocket now.
+        """
+        self.keep_alive_requests += 1
+        try:
+            handshake = read_handshake(request)
+        except BadHandshake as error:
+            await self.refuse(error, error.answer, error.headers)
+            await self.send(Closed())
+            return
+        self.connection.next_event()  # the end of the request, which has no body
+        path, _, query = target.partition(b"?")
+        scope: dict[str, Any] = {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "scheme": "wss" if self.ssl else "ws",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": self.config.root_path,
+            "headers": list(request.headers),
+            "client": self.client,
+            "server": self.server,
+            "subprotocols": list(handshake.subprotocols),
+            "state": self.connection_state.copy(),
+            "extensions": {"websocket.http.response": {}},
+        }
+        self._websocket_stream = WebSocketStream(self.app, scope, handshake, self)
+        self.task_group.spawn(self._websocket_stream.run)
+        if await self._websocket_stream.wait_decided() is None:
+            await self.send(Closed())
+            return
+        raise _Switched
 
     def _refusal(self, request: h11.Request, target: bytes) -> tuple[PlatformError | None, int | None]:
         if request.http_version not in _VERSIONS:

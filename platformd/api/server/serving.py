@@ -15,6 +15,7 @@ from hypercorn.typing import ASGIFramework
 from platformd.api.server.connection import Connection, Limits
 from platformd.api.server.protocol import MAX_HEAD_BYTES, problem_body, problem_headers
 from platformd.api.server.sockets import BoundSocket, open_sockets
+from platformd.api.server.websocket import WebSocketLimits
 from platformd.core.errors import LimitReached
 from platformd.core.quantities import seconds, size_bytes
 from platformd.core.settings import HttpSettings, Settings
@@ -38,10 +39,10 @@ async def serve(
     """Serve ``app`` on the control socket (and the TCP address, if set) until ``stopping``.
 
     ``task_status.started`` gets the addresses once connections are accepted. On ``stopping``: the addresses
-    are given up, idle connections are closed, requests that are being served are finished. The application
-    must end its endless responses itself (watches see the same event). What is left after ``grace`` is cut
-    off, stalled writes included, so this returns within ``grace`` whatever the clients do. When cancelled it
-    cuts everything off at once.
+    are given up, idle connections are closed, WebSockets are told to go away, requests that are being served
+    are finished. The application must end its endless responses itself (watches see the same event). What is
+    left after ``grace`` is cut off, stalled writes included, so this returns within ``grace`` whatever the
+    clients do. When cancelled it cuts everything off at once.
 
     Args:
         app: an ASGI application; its lifespan events are not sent.
@@ -103,6 +104,14 @@ class ConnectionPool:
             write_timeout=seconds(settings.write_timeout),
             keep_alive_timeout=seconds(settings.keep_alive_timeout),
             max_body=size_bytes(settings.max_body),
+            websocket=WebSocketLimits(
+                max_message=size_bytes(settings.websocket_max_message),
+                buffer=size_bytes(settings.websocket_buffer),
+                message_timeout=seconds(settings.read_timeout),
+                write_timeout=seconds(settings.write_timeout),
+                ping=seconds(settings.websocket_ping),
+                close_timeout=seconds(settings.websocket_close),
+            ),
         )
         self._max_connections = settings.max_connections
         self._open: set[Connection] = set()
@@ -126,11 +135,10 @@ class ConnectionPool:
             self._forget(connection)
 
     async def stop(self) -> None:
-        """Close connections that serve no request; from now on each response is its connection's last."""
+        """Close connections that serve no request and all WebSockets; each response is its connection's last now."""
         await self._context.terminated.set()
         for connection in self._open:
-            if connection.between_requests:
-                connection.close()
+            connection.wind_up()
         if not self._open:
             self._empty.set()
 
@@ -180,7 +188,8 @@ class ConnectionPool:
 def hypercorn_config(settings: HttpSettings) -> Config:
     """The settings of hypercorn, each that matters here said out loud instead of left to its default.
 
-    Sockets, deadlines and the end are not among them: ``Connection`` and ``serve`` have those.
+    Sockets, deadlines and the end are not among them, nor anything about WebSockets: ``Connection``, ``serve`` and
+    ``WebSocket`` have those.
     """
     config = Config()
     config.debug = False
@@ -196,6 +205,4 @@ def hypercorn_config(settings: HttpSettings) -> Config:
     config.max_app_queue_size = REQUEST_QUEUE
     config.max_requests = None
     config.server_names = []  # the application checks Host, on TCP only
-    config.websocket_max_message_size = size_bytes(settings.max_body)
-    config.websocket_ping_interval = 30.0
     return config
