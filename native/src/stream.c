@@ -59,7 +59,7 @@ static int open_log(struct pd_stream *stream, pd_error *error)
     char path[PD_PATH_MAX];
     const pd_options *options = &stream->engine->options;
     struct pd_log_options log = {options->segment_size, options->max_batch, stream->config.max_age_ns,
-                                 stream->config.max_bytes};
+                                 pd_stream_dropping_bytes(&stream->config)};
     int rc = pd_make_directory(stream->path, error);
     snprintf(path, sizeof path, "%s/consumers", stream->path);
     if (rc == PD_OK)
@@ -196,13 +196,14 @@ void pd_stream_configure(struct pd_stream *stream, const pd_stream_config *confi
     stream->dedup.window_ns = config->duplicate_window_ns;
     stream->dedup.limit = config->duplicate_limit;
     pd_dedup_trim(&stream->dedup, pd_max64(pd_wall_ns(), stream->log.newest_time_ns));
-    pd_log_configure(&stream->log, config->max_age_ns, config->max_bytes);
+    pd_log_configure(&stream->log, config->max_age_ns, pd_stream_dropping_bytes(config));
     pthread_mutex_unlock(&stream->lock);
     pd_timer_schedule(&stream->engine->timer, stream, 0);
 }
 
 void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info)
 {
+    double rates[2];
     pthread_mutex_lock(&stream->lock);
     *info = (pd_stream_info){0};
     if (!stream->closed) {
@@ -213,6 +214,11 @@ void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info)
         info->durable_sequence = stream->visible_sequence;
         info->consumers = stream->consumer_count;
         info->cut_bytes = stream->log.cut_bytes;
+        info->first_time_ns = pd_stream_first_time(stream);
+        info->last_time_ns = stream->log.newest_time_ns;
+        pd_rate_read(&stream->rate, pd_max64(pd_wall_ns(), stream->log.newest_time_ns), rates);
+        info->publish_rate = rates[0];
+        info->publish_bytes_rate = rates[1];
     }
     pthread_mutex_unlock(&stream->lock);
 }

@@ -12,6 +12,7 @@
 #include "consumer.h"
 #include "dedup.h"
 #include "log.h"
+#include "rate.h"
 #include "selection.h"
 
 enum pd_durability {
@@ -55,6 +56,9 @@ struct pd_stream {
     struct pd_log log;
     struct pd_dedup dedup;
     uint64_t visible_sequence; /* readers see up to here */
+    struct pd_rate rate;       /* records and bytes that are appended */
+    uint64_t first_looked_up;  /* the sequence whose append time first_time_ns is; 0: none yet */
+    uint64_t first_time_ns;
     struct pd_consumer **consumers;
     size_t consumer_count;
     size_t consumer_capacity;

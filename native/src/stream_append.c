@@ -68,7 +68,9 @@ static int store(struct pd_stream *stream, const struct pd_batch_view *batch, ui
         pd_batch_rebuild(batch->data, &batch->header, pending->bitmap, stream->rebuilt, &header);
         data = stream->rebuilt;
     }
-    int rc = pd_log_append(&stream->log, &header, data + PD_BATCH_HEADER, now_ns, error);
+    int rc = pd_stream_check_room(stream, &header, error);
+    if (rc == PD_OK)
+        rc = pd_log_append(&stream->log, &header, data + PD_BATCH_HEADER, now_ns, error);
     if (stream->rebuilt_capacity > REBUILT_KEPT) {
         free(stream->rebuilt);
         stream->rebuilt = NULL;
@@ -84,6 +86,7 @@ static int store(struct pd_stream *stream, const struct pd_batch_view *batch, ui
     struct pd_counters *counters = &stream->engine->counters;
     pd_count(&counters->appended_records, header.record_count);
     pd_count(&counters->appended_bytes, header.length);
+    pd_rate_add(&stream->rate, now_ns, header.record_count, header.length);
     return PD_OK;
 }
 
@@ -127,6 +130,8 @@ static int append_locked(struct pd_stream *stream, const struct pd_batch_view *b
                                    "daemon to open it again",
                                    stream->name)
                          : prepare_scratch(stream, batch, error);
+    if (rc == PD_OK)
+        rc = pd_stream_check_sizes(stream, batch, error);
     if (rc == PD_OK)
         rc = sift(stream, batch, now_ns, pending, &added, error);
     bool fresh = pending->duplicates < batch->header.record_count;

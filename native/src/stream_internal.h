@@ -39,6 +39,17 @@ struct pd_consumer *pd_stream_consumer(struct pd_stream *stream, const char *nam
 /* Fill dedup from the log. */
 int pd_stream_load_dedup(struct pd_stream *stream, pd_error *error);
 
+/* Refuse a batch that a limit of the stream does not allow: first for its records, whose subjects stream->table has,
+ * then, with the header of it without its duplicates, for what would be kept. */
+int pd_stream_check_sizes(const struct pd_stream *stream, const struct pd_batch_view *batch, pd_error *error);
+int pd_stream_check_room(const struct pd_stream *stream, const struct pd_batch_header *header, pd_error *error);
+
+/* The limits by which the log drops its oldest segments. */
+uint64_t pd_stream_dropping_bytes(const pd_stream_config *config);
+
+/* When the oldest record that is kept was appended; 0: there is none, or its segment cannot be read. */
+uint64_t pd_stream_first_time(struct pd_stream *stream);
+
 /* Refuse work for a stream that is closed. */
 int pd_stream_check_open(const struct pd_stream *stream, pd_error *error);
 

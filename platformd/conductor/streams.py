@@ -13,6 +13,7 @@ import trio
 
 from platformd.conductor.conductor import Conductor
 from platformd.conductor.reconcile import run_controller
+from platformd.core.clock import rfc3339
 from platformd.core.errors import Conflict, NotFound, PlatformError
 from platformd.core.quantities import seconds, size_bytes
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
@@ -40,6 +41,9 @@ def config_of(spec: StreamSpec) -> StreamConfig:
         subjects=spec.subjects,
         max_age=seconds(spec.max_age),
         max_bytes=size_bytes(spec.max_bytes),
+        max_records=spec.max_records,
+        max_record_bytes=size_bytes(spec.max_record_bytes),
+        discard=spec.discard,
         duplicate_window=seconds(spec.duplicate_window),
         duplicate_limit=spec.duplicate_limit,
     )
@@ -98,6 +102,8 @@ class _Controller:
             bytes=info.bytes,
             first_sequence=info.first_sequence,
             last_sequence=info.last_sequence,
+            first_record_at=rfc3339(info.first_time_ns) if info.first_time_ns else None,
+            last_record_at=rfc3339(info.last_time_ns) if info.last_time_ns else None,
             consumers=info.consumers,
             messages_per_second=rates[0],
             bytes_per_second=rates[1],

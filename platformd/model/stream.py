@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,7 +22,15 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     max_age: Duration = "0"
     """Records older than this go, whole log files at a time; ``0`` keeps them."""
     max_bytes: Size = "0"
-    """The oldest records go when the log is larger than this; ``0`` for no limit."""
+    """The oldest records go when the log is larger than this (``discard: new``: publishing is refused); ``0`` for no
+    limit."""
+    max_records: Annotated[int, msgspec.Meta(ge=0, le=1 << 53, examples=[0, 1_000_000])] = 0
+    """The same for the number of records that are kept; ``0`` for no limit."""
+    max_record_bytes: Size = "0"
+    """Publishing a record whose payload, headers, subject and ``msg_id`` have more bytes is refused; ``0`` for the
+    engine's limit."""
+    discard: Literal["old", "new"] = "old"
+    """What gives way at ``max_bytes`` and ``max_records``: the oldest records, or the batch that is published."""
     duplicate_window: Duration = "24h"
     """A record whose ``msg_id`` was seen on the same subject within this time is acknowledged and not
     stored again; ``0`` never looks."""
@@ -37,6 +45,10 @@ class StreamStatus(Status, frozen=True, kw_only=True):
     bytes: int = 0
     first_sequence: int = 0
     last_sequence: int = 0
+    first_record_at: str | None = None
+    """When the oldest record that is kept was appended."""
+    last_record_at: str | None = None
+    """When the newest record was appended."""
     consumers: int = 0
     messages_per_second: float = 0.0
     """Records appended, over the last status interval."""
@@ -80,5 +92,7 @@ STREAM = Kind(
         Column(title="CONSUMERS", path="status.consumers", format="count"),
         Column(title="FIRST", path="status.first_sequence", format="count", wide=True),
         Column(title="LAST", path="status.last_sequence", format="count", wide=True),
+        Column(title="OLDEST", path="status.first_record_at", format="age", wide=True),
+        Column(title="NEWEST", path="status.last_record_at", format="age", wide=True),
     ),
 )

@@ -118,7 +118,14 @@ class FakeStreams:
             raise NotFound("no such stream", subject=name)
         config = self.there[name]
         return StreamInfo(
-            name=name, config=config, messages=5, bytes=10, first_sequence=1, last_sequence=5, consumers=0
+            name=name,
+            config=config,
+            messages=5,
+            bytes=10,
+            first_sequence=1,
+            last_sequence=5,
+            consumers=0,
+            first_time_ns=1_500_000_000_000_000_000,
         )
 
     async def put_stream(self, name: str, config: StreamConfig) -> StreamInfo:
@@ -140,15 +147,24 @@ async def streams(conductor: Conductor, nursery: trio.Nursery) -> FakeStreams:
     return fake
 
 
-SPEC: dict[str, Sequence[str] | str] = {"subjects": ["a.>"], "max_age": "1h", "max_bytes": "1MiB"}
+SPEC: dict[str, Sequence[str] | str | int] = {
+    "subjects": ["a.>"],
+    "max_age": "1h",
+    "max_bytes": "1MiB",
+    "max_records": 7,
+    "max_record_bytes": "1KiB",
+    "discard": "new",
+}
 
 
 async def test_a_stream_is_made_changed_and_removed(conductor: Conductor, streams: FakeStreams) -> None:
     """The engine follows the resource, and the resource goes only after the records."""
     await create(conductor, STREAM, "s", SPEC)
     await eventually(partial(state_is, conductor, STREAM, "s", "active"))
-    assert streams.there["s"].max_age == 3600
-    assert (await conductor.get(STREAM, "s")).status.messages == 5
+    config = streams.there["s"]
+    assert (config.max_age, config.max_records, config.max_record_bytes, config.discard) == (3600, 7, 1024, "new")
+    status = (await conductor.get(STREAM, "s")).status
+    assert (status.messages, status.first_record_at, status.last_record_at) == (5, "2017-07-14T02:40:00.000000Z", None)
     await conductor.patch(STREAM, "s", "default", {"spec": {"max_bytes": "2MiB"}})
 
     async def is_changed() -> bool:

@@ -37,6 +37,7 @@ class Status(IntEnum):
     BAD_VERSION = 13
     CORRUPTED = 14
     EXISTS = 15
+    STREAM_FULL = 16
 
 
 _ERRORS: dict[int, tuple[type[PlatformError], str | None]] = {
@@ -55,6 +56,7 @@ _ERRORS: dict[int, tuple[type[PlatformError], str | None]] = {
     Status.BAD_VERSION: (InvalidInput, "client and daemon are of versions that do not fit each other"),
     Status.CORRUPTED: (Corrupted, "restore the file from a backup, or remove it to go on without its records"),
     Status.EXISTS: (Conflict, None),
+    Status.STREAM_FULL: (LimitReached, "consume or purge records, or raise the stream's limit"),
 }
 
 

@@ -16,7 +16,7 @@ from platformd.core.errors import InvalidInput, Unsupported
 from platformd.core.quantities import size_bytes
 from platformd.core.settings import QueueSettings
 from platformd.queues.codec.status import error_for
-from platformd.queues.contract import ConsumerConfig, StreamConfig
+from platformd.queues.contract import ConsumerConfig, StreamConfig, StreamInfo
 from platformd.queues.native._native import ffi, lib
 
 U32 = 0xFFFF_FFFF
@@ -95,8 +95,19 @@ def stream_config(config: StreamConfig) -> Any:
             "max_bytes": whole("max_bytes", config.max_bytes, U64),
             "duplicate_window_ns": nanoseconds("duplicate_window", config.duplicate_window),
             "duplicate_limit": whole("duplicate_limit", config.duplicate_limit, U64),
+            "max_records": whole("max_records", config.max_records, U64),
+            "max_record_bytes": whole("max_record_bytes", config.max_record_bytes, U64),
+            "discard_new": config.discard == "new",
         },
     )
+
+
+def stream_info(name: str, config: StreamConfig, info: Any) -> StreamInfo:
+    """What a ``pd_stream_info`` says of stream ``name``."""
+    measured = {
+        field: getattr(info, field) for field in StreamInfo.__struct_fields__ if field not in ("name", "config")
+    }
+    return StreamInfo(name=name, config=config, **measured)
 
 
 def consumer_config(config: ConsumerConfig, start_sequence: int) -> Any:

@@ -2,27 +2,24 @@
 
 Appends go to C from the trio thread, since they only copy; whatever may wait for the disk goes through a
 worker thread. What finishes later comes back through ``completions``. The configurations are ours
-(``catalogue``), the records and the cursors are C's. A stream that cannot be opened is kept out, stands in
-``problems``, and answers every question with what is wrong with it; the others go on.
+(``catalogue``), the records and the cursors are C's; publishing and looking are in ``records``. A stream
+that cannot be opened is kept out, stands in ``problems``, and answers every question with what is wrong with
+it; the others go on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import trio
 
-from platformd.core.clock import Clock
-from platformd.core.errors import PlatformError, Unavailable
-from platformd.model.subjects import subject_error, subject_matches
-from platformd.queues.codec import NO_EXPECTATION, Status, decode_block, encode_batch, error_for
-from platformd.queues.codec.frames import check_name, durability_code, pack_acks
+from platformd.core.errors import PlatformError
+from platformd.queues.codec import error_for
+from platformd.queues.codec.frames import check_name, pack_acks
 from platformd.queues.contract import (
     Ack,
     Advisory,
@@ -30,15 +27,12 @@ from platformd.queues.contract import (
     ConsumerInfo,
     DeliverPolicy,
     Delivery,
-    Durability,
-    Published,
-    Record,
     StreamConfig,
     StreamInfo,
 )
 from platformd.queues.native import library, supported
 from platformd.queues.native._native import ffi, lib
-from platformd.queues.native.catalogue import Catalogue, StoredConsumer
+from platformd.queues.native.catalogue import StoredConsumer
 from platformd.queues.native.checks import (
     check_pattern,
     check_same_start,
@@ -46,24 +40,16 @@ from platformd.queues.native.checks import (
     named,
     no_consumer,
     no_stream,
-    storage_error,
 )
-from platformd.queues.native.completions import Completions
-from platformd.queues.native.library import U32, U64, call, whole
+from platformd.queues.native.library import U32, call, whole
+from platformd.queues.native.records import NativeRecords
 
-THREADS = 8
-"""Worker threads that may be in C at once. More callers wait."""
 STOP_DEADLINE = 10.0
 """Seconds for what was accepted to get onto the disk when the engine stops."""
-READ_BYTES = 16 << 20
-"""The most that one ``read`` gives, in bytes of records; it gives at least one record."""
 WAIT_PIECE_MS = 5000
 """A ``fetch`` waits in pieces of this, so that one that was cancelled does not count as waiting for long."""
-ROOM_RETRY = 0.01
-"""Seconds after which a publish that found the engine's buffer full tries again, if nothing of ours completes."""
 
 log = logging.getLogger("platformd.queues")
-T = TypeVar("T")
 
 
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,27 +67,8 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     bad_requests: int
 
 
-class NativeStreams:
+class NativeStreams(NativeRecords):
     """``contract.Streams``; made by ``open_native``."""
-
-    def __init__(self, engine: Any, event_fd: int, catalogue: Catalogue, clock: Clock, paths: dict[str, Path]) -> None:
-        self._engine = engine
-        self._catalogue = catalogue
-        self._clock = clock
-        self._completions = Completions(engine, event_fd)
-        self._streams: dict[str, StreamConfig] = {}
-        self._consumers: dict[str, dict[str, StoredConsumer]] = {}
-        self._changing = trio.Lock()
-        self._limiter = trio.CapacityLimiter(THREADS)
-        self._busy = 0
-        self._idle = trio.Event()
-        self._stopping = False
-        self.problems: dict[str, PlatformError] = {}
-        """What cannot be opened, by ``STREAM`` or ``STREAM/CONSUMER``, and why."""
-        self.cut_bytes: dict[str, int] = {}
-        """Bytes of a torn tail that opening removed, by stream: appends that nobody was told are durable."""
-        self.addresses: dict[str, str] = {role: f"ipc://{path}" for role, path in paths.items()}
-        """The nng addresses for programs outside: ``ingest`` and ``fetch``."""
 
     # Life, which is open_native's
 
@@ -210,86 +177,7 @@ class NativeStreams:
             Corrupted: it could not be opened; the message names the file.
         """
         config = self._stream_config(name)
-        info = self._raw_info(name)
-        return StreamInfo(
-            name=name,
-            config=config,
-            messages=info.messages,
-            bytes=info.bytes,
-            first_sequence=info.first_sequence,
-            last_sequence=info.last_sequence,
-            consumers=info.consumers,
-        )
-
-    def stream_for(self, subject: str) -> str | None:
-        """As ``contract.Streams.stream_for``."""
-        self._check_open()
-        if subject_error(subject, pattern=False):
-            return None
-        name, error = ffi.new("char[64]"), ffi.new("pd_error *")
-        if lib.pd_stream_find(self._engine, subject.encode(), name, 64, error) == Status.OK:
-            found: str = ffi.string(name).decode()
-            return found
-        for damaged, config in self._known_configs().items():
-            if damaged in self.problems and any(subject_matches(p, subject) for p in config.subjects):
-                return damaged
-        return None
-
-    # Records
-
-    async def publish(
-        self,
-        records: Sequence[Record],
-        *,
-        stream: str = "",
-        durability: Durability = "fsync",
-        expect_last_sequence: int | None = None,
-        expect_last_subject_sequence: int | None = None,
-    ) -> Published:
-        """As ``contract.Streams.publish``; when the engine's buffer is full, it waits for room.
-
-        Cancelled: the records may or may not be appended.
-        """
-        if expect_last_subject_sequence is not None:
-            raise supported.unsupported("publish", "expect_last_subject_sequence")
-        batch = encode_batch(records, self._clock.time_ns())
-        name = stream or self.stream_for(records[0].subject) or ""
-        if name:
-            self._stream_config(name)
-        expected = NO_EXPECTATION if expect_last_sequence is None else expect_last_sequence
-        whole("expect_last_sequence", expected, U64)
-        subject = named(name) if name else None
-        append = partial(lib.pd_append, self._engine, stream.encode(), batch, len(batch), durability_code(durability))
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            self._check_open()
-            token, error = self._completions.token(), ffi.new("pd_error *")
-            status = append(expected, token, error)
-            if status != Status.LIMIT_REACHED:
-                break
-            await self._completions.wait_for_any(ROOM_RETRY)
-        if status:
-            raise error_for(status, ffi.string(error.text).decode(errors="replace"), subject=subject)
-        completion = await self._completions.wait(token)
-        if completion.status:
-            raise error_for(completion.status, f"the batch could not be stored ({durability})", subject=subject)
-        return Published(
-            stream=name,
-            first_sequence=completion.first_sequence,
-            appended=completion.appended,
-            duplicates=completion.duplicates,
-        )
-
-    async def read(self, stream: str, *, after: int = 0, limit: int = 100, subject: str = ">") -> tuple[Delivery, ...]:
-        """As ``contract.Streams.read``; fewer than ``limit`` also when they are over ``READ_BYTES`` together."""
-        self._stream_config(stream)
-        check_pattern(subject)
-        arguments = (stream.encode(), whole("after", after, U64), subject.encode(), whole("limit", limit, U32, 1))
-        return await self._in_thread(self._take, named(stream), lib.pd_stream_read, *arguments, READ_BYTES)
-
-    async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
-        """As ``contract.Streams.purge``."""
-        raise supported.unsupported(named(stream), "purge")
+        return library.stream_info(name, config, self._raw_info(name))
 
     # Consumers
 
@@ -419,52 +307,6 @@ class NativeStreams:
             except PlatformError as error:
                 self.problems[f"{stream}/{name}"] = error
                 log.error("consumer %s/%s cannot be opened: %s", stream, name, error)
-
-    def _take(self, subject: str, function: Callable[..., int], *arguments: Any) -> tuple[Delivery, ...]:
-        block, length, records = ffi.new("uint8_t **"), ffi.new("size_t *"), ffi.new("uint32_t *")
-        call(subject, function, self._engine, *arguments, block, length, records)
-        return decode_block(library.take_block(block[0], length[0]), records[0])
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run what may wait for the disk in a worker thread; the engine is not freed under it."""
-        self._check_open()
-        self._busy += 1
-        try:
-            return await trio.to_thread.run_sync(self._guarded, function, arguments, limiter=self._limiter)
-        finally:
-            self._busy -= 1
-            if self._busy == 0 and self._stopping:
-                self._idle.set()
-
-    def _guarded(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        self._check_open()
-        try:
-            return function(*arguments)
-        except OSError as error:
-            raise storage_error(error) from error
-
-    def _check_open(self) -> None:
-        if self._stopping:
-            raise Unavailable("the queues are stopping", subject="queues", hint="try again when the daemon is back")
-
-    def _known_configs(self) -> dict[str, StreamConfig]:
-        """The configurations of all streams, of damaged ones as far as they can be read."""
-        configs = dict(self._streams)
-        for name in self.problems.keys() - configs.keys():
-            if "/" not in name:
-                try:
-                    configs[name] = self._catalogue.stream(name)
-                except PlatformError:
-                    continue
-        return configs
-
-    def _stream_config(self, name: str) -> StreamConfig:
-        self._check_open()
-        if name in self.problems:
-            raise self.problems[name]
-        if name not in self._streams:
-            raise no_stream(name)
-        return self._streams[name]
 
     def _check_consumer(self, stream: str, name: str) -> None:
         self._stream_config(stream)

@@ -8,10 +8,7 @@ from platformd.core.errors import Unsupported
 from platformd.queues.contract import ConsumerConfig, StreamConfig
 
 STREAM_DEFAULTS: tuple[str, ...] = (
-    "max_records",
     "max_records_per_subject",
-    "max_record_bytes",
-    "discard",
     "retention",
     "compression",
 )
@@ -31,6 +28,8 @@ def check_stream(subject: str, config: StreamConfig) -> None:
         Unsupported: a field has a value that this engine cannot keep.
     """
     _check_defaults(subject, config, StreamConfig(subjects=()), STREAM_DEFAULTS)
+    if config.max_records and config.discard == "old":
+        raise unsupported(subject, "max_records with discard 'old'", "use max_bytes, or discard 'new'")
 
 
 def check_consumer(subject: str, config: ConsumerConfig) -> None:

@@ -1,0 +1,95 @@
+"""Records of the Streams contract on the native engine: publishing, looking, removing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+
+from platformd.model.subjects import subject_error, subject_matches
+from platformd.queues.codec import NO_EXPECTATION, Status, encode_batch, error_for
+from platformd.queues.codec.frames import durability_code
+from platformd.queues.contract import Delivery, Durability, Published, Record
+from platformd.queues.native import supported
+from platformd.queues.native._native import ffi, lib
+from platformd.queues.native.base import NativeBase
+from platformd.queues.native.checks import check_pattern, named
+from platformd.queues.native.library import U32, U64, whole
+
+READ_BYTES = 16 << 20
+"""The most that one ``read`` gives, in bytes of records; it gives at least one record."""
+ROOM_RETRY = 0.01
+"""Seconds after which a publish that found the engine's buffer full tries again, if nothing of ours completes."""
+
+
+class NativeRecords(NativeBase):
+    """The methods of ``contract.Streams`` that are about records and no consumer."""
+
+    def stream_for(self, subject: str) -> str | None:
+        """As ``contract.Streams.stream_for``."""
+        self._check_open()
+        if subject_error(subject, pattern=False):
+            return None
+        name, error = ffi.new("char[64]"), ffi.new("pd_error *")
+        if lib.pd_stream_find(self._engine, subject.encode(), name, 64, error) == Status.OK:
+            found: str = ffi.string(name).decode()
+            return found
+        for damaged, config in self._known_configs().items():
+            if damaged in self.problems and any(subject_matches(p, subject) for p in config.subjects):
+                return damaged
+        return None
+
+    async def publish(
+        self,
+        records: Sequence[Record],
+        *,
+        stream: str = "",
+        durability: Durability = "fsync",
+        expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
+    ) -> Published:
+        """As ``contract.Streams.publish``; when the engine's buffer is full, it waits for room.
+
+        Cancelled: the records may or may not be appended.
+        """
+        if expect_last_subject_sequence is not None:
+            raise supported.unsupported("publish", "expect_last_subject_sequence")
+        batch = encode_batch(records, self._clock.time_ns())
+        name = stream or self.stream_for(records[0].subject) or ""
+        if name:
+            self._stream_config(name)
+        expected = NO_EXPECTATION if expect_last_sequence is None else expect_last_sequence
+        whole("expect_last_sequence", expected, U64)
+        subject = named(name) if name else None
+        append = partial(lib.pd_append, self._engine, stream.encode(), batch, len(batch), durability_code(durability))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            self._check_open()
+            token, error = self._completions.token(), ffi.new("pd_error *")
+            status = append(expected, token, error)
+            if status != Status.LIMIT_REACHED:
+                break
+            await self._completions.wait_for_any(ROOM_RETRY)
+        if status:
+            raise error_for(status, ffi.string(error.text).decode(errors="replace"), subject=subject)
+        completion = await self._completions.wait(token)
+        if completion.status:
+            raise error_for(completion.status, f"the batch could not be stored ({durability})", subject=subject)
+        return Published(
+            stream=name,
+            first_sequence=completion.first_sequence,
+            appended=completion.appended,
+            duplicates=completion.duplicates,
+        )
+
+    async def read(self, stream: str, *, after: int = 0, limit: int = 100, subject: str = ">") -> tuple[Delivery, ...]:
+        """As ``contract.Streams.read``; fewer than ``limit`` also when they are over ``READ_BYTES`` together."""
+        self._stream_config(stream)
+        check_pattern(subject)
+        arguments = (stream.encode(), whole("after", after, U64), subject.encode(), whole("limit", limit, U32, 1))
+        return await self._in_thread(self._take, named(stream), lib.pd_stream_read, *arguments, READ_BYTES)
+
+    async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
+        """As ``contract.Streams.purge``."""
+        raise supported.unsupported(named(stream), "purge")
