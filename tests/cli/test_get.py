@@ -38,7 +38,8 @@ def test_a_table_of_a_kind(cli: Cli, api: FakeApi) -> None:
 def test_wide_has_more_columns(cli: Cli, api: FakeApi) -> None:
     """-o wide adds the columns that are for it."""
     filled(api)
-    assert cli("get", "st", "-o", "wide").out.splitlines()[0].split()[-5:] == ["FIRST", "LAST", "OLDEST", "NEWEST", "AGE"]
+    header = cli("get", "st", "-o", "wide").out.splitlines()[0].split()
+    assert header[-5:] == ["FIRST", "LAST", "OLDEST", "NEWEST", "AGE"]
 
 
 def test_all_kinds_are_tables_with_kinds_in_the_names(cli: Cli, api: FakeApi) -> None:
