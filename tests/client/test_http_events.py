@@ -47,7 +47,10 @@ def test_byte_by_byte_reads_the_same() -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 9), st.text(st.characters(exclude_characters="\r\n"), max_size=6)), max_size=6),
+    st.lists(
+        st.tuples(st.integers(0, 9), st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=6)),
+        max_size=6,
+    ),
     st.sampled_from(["\n", "\r", "\r\n"]),
     st.lists(st.integers(0, 400), max_size=10),
 )
