@@ -110,6 +110,28 @@ int pd_consumer_open(pd_engine *engine, const char *stream_name, const char *nam
     return rc;
 }
 
+int pd_consumer_start(pd_engine *engine, const char *stream_name, const char *filter, const pd_start *start,
+                      uint64_t *first_sequence, pd_error *error)
+{
+    struct pd_stream *stream = pd_engine_stream(engine, stream_name, error);
+    if (stream == NULL)
+        return PD_NO_STREAM;
+    int rc = pd_stream_start(stream, filter, start, first_sequence, error);
+    pd_stream_unref(stream);
+    return rc;
+}
+
+int pd_consumer_seek(pd_engine *engine, const char *stream_name, const char *name, const pd_start *start,
+                     uint64_t *first_sequence, pd_error *error)
+{
+    struct pd_stream *stream = pd_engine_stream(engine, stream_name, error);
+    if (stream == NULL)
+        return PD_NO_STREAM;
+    int rc = pd_stream_seek(stream, name, start, first_sequence, error);
+    pd_stream_unref(stream);
+    return rc;
+}
+
 int pd_consumer_delete(pd_engine *engine, const char *stream_name, const char *name, pd_error *error)
 {
     struct pd_stream *stream = pd_engine_stream(engine, stream_name, error);

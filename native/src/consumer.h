@@ -7,11 +7,19 @@
 #include "journal.h"
 #include "log.h"
 #include "outstanding.h"
+#include "picks.h"
 #include "reader.h"
 #include "selection.h"
 
 #define PD_ACK_PENDING_MAX (1u << 20)
 #define PD_DELIVER_MAX     65535u
+#define PD_BACKOFF_MAX     16u
+
+/* pd_consumer_config.ack_policy */
+enum pd_ack_policy { PD_ACK_EXPLICIT, PD_ACK_ALL, PD_ACK_NONE };
+
+/* pd_ack.kind */
+enum pd_ack_kind { PD_ACK_DONE, PD_ACK_NAK, PD_ACK_IN_PROGRESS, PD_ACK_TERM };
 
 /* A fetch: what is wanted, who waits, and what came of it. Embedded in what waits; next is the list's. */
 struct pd_fetch {
@@ -37,9 +45,11 @@ struct pd_consumer {
     char filter[256];
     uint32_t filter_length;
     pd_consumer_config config;
+    uint64_t begin_sequence;     /* where it was told to begin, which may be in the future */
     uint64_t next_sequence;      /* all below were looked at */
     uint64_t delivered_sequence; /* the highest */
     uint64_t pending;            /* matching records from next_sequence to the log's last */
+    struct pd_picks ahead;       /* to be delivered before next_sequence */
     uint64_t redelivered;
     uint64_t exhausted;
     uint64_t stalled;
@@ -53,14 +63,23 @@ struct pd_consumer {
     uint32_t waiting_count;
 };
 
-/* Open its journal (which makes it new when there is none) and count its lag. scratch: any selection. */
+/* Open its journal (which makes it new when there is none) and count its lag. scratch: any selection. ahead: what
+ * config->newest_first asks for, when somebody has collected it already; it is emptied. */
 int pd_consumer_init(struct pd_consumer *consumer, const char *name, const char *filter,
                      const pd_consumer_config *config, const char *journal_path, const struct pd_log *log,
-                     struct pd_selection *scratch, pd_error *error);
+                     struct pd_selection *scratch, struct pd_picks *ahead, pd_error *error);
 void pd_consumer_fini(struct pd_consumer *consumer);
 
 /* What is wrong with a configuration, or PD_OK. */
 int pd_consumer_config_check(const pd_consumer_config *config, pd_error *error);
+
+/* New limits. What is over them is given up. */
+int pd_consumer_change(struct pd_consumer *consumer, const pd_consumer_config *config, pd_error *error);
+
+/* Begin anew at a sequence, after what is in `ahead` (which is emptied); what is out is forgotten. Durable with
+ * PD_OK, and as it was otherwise. */
+int pd_consumer_seek_to(struct pd_consumer *consumer, const struct pd_log *log, uint64_t sequence,
+                        struct pd_picks *ahead, struct pd_selection *scratch, pd_error *error);
 
 /* Records were appended to the log: header has the stamp, counts[i] records have subject i. */
 void pd_consumer_appended(struct pd_consumer *consumer, const struct pd_log *log, const struct pd_batch_header *header,
@@ -74,6 +93,12 @@ int pd_consumer_take(struct pd_consumer *consumer, const struct pd_log *log, uin
 /* Whether pd_consumer_take would give something. */
 int pd_consumer_peek(struct pd_consumer *consumer, const struct pd_log *log, uint64_t visible,
                      struct pd_selection *scratch, bool *something, pd_error *error);
+
+/* What was never delivered. */
+static inline uint64_t pd_consumer_lag(const struct pd_consumer *consumer)
+{
+    return consumer->pending + pd_picks_left(&consumer->ahead);
+}
 
 /* *known: how many of the acknowledgements were of deliveries that are out. */
 int pd_consumer_ack_all(struct pd_consumer *consumer, const pd_ack *acks, uint32_t count, uint64_t now_ns,

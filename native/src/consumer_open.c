@@ -2,6 +2,7 @@
 #include "consumer.h"
 
 #include "consumer_internal.h"
+#include "start.h"
 #include "subject.h"
 
 #include <stdio.h>
@@ -24,8 +25,10 @@ static bool replay_run(struct pd_consumer *consumer, const struct pd_journal_ent
     for (uint64_t i = 0; i < entry->number; i++)
         if (!replay_out(consumer, entry->sequence + i, 1))
             return false;
-    consumer->next_sequence = pd_max64(consumer->next_sequence, entry->sequence + entry->number);
-    consumer->delivered_sequence = consumer->next_sequence - 1;
+    uint64_t last = entry->sequence + entry->number - 1;
+    pd_picks_advance(&consumer->ahead, last);
+    consumer->next_sequence = pd_max64(consumer->next_sequence, last + 1);
+    consumer->delivered_sequence = pd_max64(consumer->delivered_sequence, last);
     return true;
 }
 
@@ -38,13 +41,25 @@ static bool replay_count(struct pd_consumer *consumer, const struct pd_journal_e
     return true;
 }
 
-static void replay_done(struct pd_consumer *consumer, const struct pd_journal_entry *entry)
+static bool replay_ahead(struct pd_consumer *consumer, const struct pd_journal_entry *entry)
 {
+    for (uint64_t i = 0; i < entry->number; i++)
+        if (!pd_picks_add(&consumer->ahead, entry->sequence + i))
+            return false;
+    return true;
+}
+
+/* How many of them were out. */
+static uint64_t replay_done(struct pd_consumer *consumer, const struct pd_journal_entry *entry)
+{
+    uint64_t count = 0;
     for (uint64_t i = 0; i < entry->number; i++) {
         struct pd_out *known = pd_outstanding_find(&consumer->out, entry->sequence + i);
         if (known != NULL)
             pd_outstanding_remove(&consumer->out, known);
+        count += known != NULL;
     }
+    return count;
 }
 
 static bool replay(void *context, const struct pd_journal_entry *entry)
@@ -53,7 +68,7 @@ static bool replay(void *context, const struct pd_journal_entry *entry)
     switch (entry->kind) {
     case PD_J_NEXT:
         consumer->next_sequence = entry->sequence;
-        if (consumer->config.ack_none)
+        if (consumer->config.ack_policy == PD_ACK_NONE)
             consumer->delivered_sequence = entry->sequence - 1;
         return true;
     case PD_J_RUN:
@@ -61,8 +76,7 @@ static bool replay(void *context, const struct pd_journal_entry *entry)
     case PD_J_COUNT:
         return replay_count(consumer, entry);
     case PD_J_EXHAUSTED:
-        consumer->exhausted++;
-        replay_done(consumer, entry);
+        consumer->exhausted += replay_done(consumer, entry);
         return true;
     case PD_J_DONE:
         replay_done(consumer, entry);
@@ -72,6 +86,18 @@ static bool replay(void *context, const struct pd_journal_entry *entry)
         return true;
     case PD_J_DELIVERED:
         consumer->delivered_sequence = entry->sequence;
+        return true;
+    case PD_J_AHEAD:
+        return replay_ahead(consumer, entry);
+    case PD_J_AHEAD_TO:
+        pd_picks_advance(&consumer->ahead, entry->sequence);
+        consumer->delivered_sequence = pd_max64(consumer->delivered_sequence, entry->sequence);
+        return true;
+    case PD_J_UP_TO:
+        pd_outstanding_remove_up_to(&consumer->out, entry->sequence);
+        return true;
+    case PD_J_BEGIN:
+        consumer->begin_sequence = entry->sequence;
         return true;
     default:
         return false;
@@ -85,9 +111,14 @@ static int write_anew(struct pd_consumer *consumer, pd_error *error)
         return pd_fail(error, PD_LIMIT_REACHED, "no memory to write the journal of consumer %s", consumer->name);
     int rc = pd_journal_compact_begin(&consumer->journal, fresh, error);
     if (rc == PD_OK) {
+        struct pd_run run = {0};
         pd_journal_add(fresh, PD_J_TOTAL, 0, consumer->exhausted);
+        pd_journal_add(fresh, PD_J_BEGIN, 0, consumer->begin_sequence);
         pd_journal_add(fresh, PD_J_NEXT, 0, consumer->next_sequence);
         pd_journal_add(fresh, PD_J_DELIVERED, 0, consumer->delivered_sequence);
+        for (size_t i = consumer->ahead.at; i < consumer->ahead.count; i++)
+            pd_journal_run_add(fresh, PD_J_AHEAD, &run, consumer->ahead.sequences[i]);
+        pd_journal_run_end(fresh, PD_J_AHEAD, &run);
         for (size_t i = consumer->out.start; i < consumer->out.end; i++) {
             const struct pd_out *entry = &consumer->out.entries[i];
             uint32_t deliveries = entry->deliveries < PD_DELIVER_MAX ? entry->deliveries : PD_DELIVER_MAX;
@@ -110,22 +141,64 @@ void pd_consumer_compact(struct pd_consumer *consumer)
 static int fit_to_log(struct pd_consumer *consumer, const struct pd_log *log, pd_error *error)
 {
     uint64_t end = log->last_sequence + 1;
-    bool ahead = consumer->next_sequence > pd_max64(end, consumer->config.start_sequence);
-    if (!ahead)
+    uint64_t begin = pd_max64(consumer->begin_sequence, consumer->config.start_sequence);
+    if (consumer->next_sequence <= pd_max64(end, begin))
         return PD_OK;
     struct pd_outstanding *out = &consumer->out;
     while (out->live > 0 && out->entries[out->end - 1].sequence >= end)
         pd_outstanding_remove(out, &out->entries[out->end - 1]);
+    pd_picks_cut(&consumer->ahead, end);
     consumer->next_sequence = end;
     consumer->delivered_sequence = pd_min64(consumer->delivered_sequence, end - 1);
     return write_anew(consumer, error);
 }
 
-static int begin(struct pd_consumer *consumer, pd_error *error)
+static int begin(struct pd_consumer *consumer, const struct pd_log *log, struct pd_selection *scratch,
+                 struct pd_picks *ahead, pd_error *error)
 {
-    consumer->next_sequence = pd_max64(1, consumer->config.start_sequence);
-    pd_journal_add(&consumer->journal, PD_J_NEXT, 0, consumer->next_sequence);
-    return pd_journal_commit(&consumer->journal, error);
+    int rc = PD_OK;
+    consumer->begin_sequence = consumer->next_sequence = pd_max64(1, consumer->config.start_sequence);
+    if (consumer->config.newest_first && ahead != NULL) {
+        consumer->ahead = *ahead;
+        *ahead = (struct pd_picks){0};
+    } else if (consumer->config.newest_first) {
+        uint64_t last = pd_min64(consumer->begin_sequence - 1, log->last_sequence);
+        rc = pd_newest_collect(log, pd_consumer_filter(consumer), scratch, last, &consumer->ahead, error);
+    }
+    return rc == PD_OK ? write_anew(consumer, error) : rc; /* its beginning survives the machine */
+}
+
+int pd_consumer_seek_to(struct pd_consumer *consumer, const struct pd_log *log, uint64_t sequence,
+                        struct pd_picks *ahead, struct pd_selection *scratch, pd_error *error)
+{
+    struct pd_consumer before = *consumer;
+    uint64_t pending;
+    consumer->begin_sequence = consumer->next_sequence = sequence;
+    consumer->ahead = *ahead;
+    pd_picks_advance(&consumer->ahead, pd_log_first_sequence(log) - 1);
+    consumer->out = (struct pd_outstanding){0};
+    consumer->delivered_sequence = 0;
+    consumer->next_deadline = UINT64_MAX;
+    uint64_t from = pd_max64(sequence, pd_log_first_sequence(log));
+    int rc = pd_consumer_count(consumer, log, from, log->last_sequence, scratch, &pending, error);
+    if (rc == PD_OK)
+        rc = write_anew(consumer, error);
+    if (rc != PD_OK) { /* the journal stayed as it was: so does all else */
+        *ahead = consumer->ahead;
+        consumer->begin_sequence = before.begin_sequence;
+        consumer->next_sequence = before.next_sequence;
+        consumer->delivered_sequence = before.delivered_sequence;
+        consumer->next_deadline = before.next_deadline;
+        consumer->ahead = before.ahead;
+        consumer->out = before.out;
+        return rc;
+    }
+    *ahead = (struct pd_picks){0};
+    consumer->pending = pending;
+    pd_consumer_skip_to(consumer, log, pd_log_first_sequence(log), scratch);
+    pd_picks_fini(&before.ahead);
+    pd_outstanding_fini(&before.out);
+    return PD_OK;
 }
 
 int pd_consumer_config_check(const pd_consumer_config *config, pd_error *error)
@@ -135,12 +208,17 @@ int pd_consumer_config_check(const pd_consumer_config *config, pd_error *error)
                        PD_ACK_PENDING_MAX);
     if (config->max_deliver > PD_DELIVER_MAX)
         return pd_fail(error, PD_INVALID, "max_deliver is %u; the limit is %u", config->max_deliver, PD_DELIVER_MAX);
+    if (config->backoff_count > PD_BACKOFF_MAX)
+        return pd_fail(error, PD_INVALID, "backoff has %u steps; the limit is %u", config->backoff_count,
+                       PD_BACKOFF_MAX);
+    if (config->ack_policy > PD_ACK_NONE)
+        return pd_fail(error, PD_INVALID, "ack_policy is %u; 0 to 2 are defined", config->ack_policy);
     return PD_OK;
 }
 
 int pd_consumer_init(struct pd_consumer *consumer, const char *name, const char *filter,
                      const pd_consumer_config *config, const char *journal_path, const struct pd_log *log,
-                     struct pd_selection *scratch, pd_error *error)
+                     struct pd_selection *scratch, struct pd_picks *ahead, pd_error *error)
 {
     *consumer = (struct pd_consumer){.config = *config, .next_deadline = UINT64_MAX};
     consumer->waiting_end = &consumer->waiting;
@@ -150,7 +228,7 @@ int pd_consumer_init(struct pd_consumer *consumer, const char *name, const char 
     int rc = pd_journal_open(&consumer->journal, journal_path, replay, consumer, error);
     if (rc != PD_OK)
         return rc;
-    rc = consumer->next_sequence == 0 ? begin(consumer, error) : fit_to_log(consumer, log, error);
+    rc = consumer->next_sequence == 0 ? begin(consumer, log, scratch, ahead, error) : fit_to_log(consumer, log, error);
     if (rc == PD_OK) {
         pd_consumer_skip_to(consumer, log, pd_log_first_sequence(log), scratch);
         pd_consumer_release(consumer, 0); /* whoever held them is gone */
@@ -166,4 +244,5 @@ void pd_consumer_fini(struct pd_consumer *consumer)
 {
     pd_journal_close(&consumer->journal);
     pd_outstanding_fini(&consumer->out);
+    pd_picks_fini(&consumer->ahead);
 }

@@ -13,7 +13,11 @@ enum pd_journal_kind {
     PD_J_DONE = 5,      /* sequence and the number - 1 that follow are done */
     PD_J_EXHAUSTED = 6, /* sequence was given up */
     PD_J_TOTAL = 7,     /* so many (sequence) were given up before */
-    PD_J_DELIVERED = 8  /* sequence is the highest that was delivered */
+    PD_J_DELIVERED = 8, /* sequence is the highest that was delivered */
+    PD_J_AHEAD = 9,     /* sequence and the number - 1 that follow are to be delivered before NEXT */
+    PD_J_AHEAD_TO = 10, /* those of them up to sequence were delivered, and are done */
+    PD_J_UP_TO = 11,    /* all that is out up to sequence is done */
+    PD_J_BEGIN = 12     /* the consumer was told to begin at sequence */
 };
 
 struct pd_journal_entry {

@@ -79,6 +79,12 @@ void pd_outstanding_remove(struct pd_outstanding *out, struct pd_out *entry)
         out->start = out->end = 0;
 }
 
+void pd_outstanding_remove_up_to(struct pd_outstanding *out, uint64_t sequence)
+{
+    while (out->live > 0 && out->entries[out->start].sequence <= sequence)
+        pd_outstanding_remove(out, &out->entries[out->start]);
+}
+
 uint64_t pd_outstanding_lowest(const struct pd_outstanding *out)
 {
     return out->live > 0 ? out->entries[out->start].sequence : 0;

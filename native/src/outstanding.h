@@ -42,6 +42,9 @@ bool pd_outstanding_reserve(struct pd_outstanding *out, size_t count);
 void pd_outstanding_set(struct pd_outstanding *out, struct pd_out *entry, enum pd_out_state state);
 void pd_outstanding_remove(struct pd_outstanding *out, struct pd_out *entry);
 
+/* Remove all up to a sequence. */
+void pd_outstanding_remove_up_to(struct pd_outstanding *out, uint64_t sequence);
+
 /* The lowest sequence that is out; 0 when none is. */
 uint64_t pd_outstanding_lowest(const struct pd_outstanding *out);
 

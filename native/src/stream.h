@@ -115,6 +115,9 @@ int pd_stream_look(struct pd_stream *stream, uint64_t after, const char *pattern
                    uint32_t max_bytes, uint8_t **block, size_t *length, uint32_t *records, pd_error *error);
 int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const char *filter,
                             const pd_consumer_config *config, pd_error *error);
+int pd_stream_start(struct pd_stream *stream, const char *filter, const pd_start *start, uint64_t *first,
+                    pd_error *error);
+int pd_stream_seek(struct pd_stream *stream, const char *name, const pd_start *start, uint64_t *first, pd_error *error);
 int pd_stream_consumer_delete(struct pd_stream *stream, const char *name, pd_error *error);
 int pd_stream_consumer_info(struct pd_stream *stream, const char *name, pd_consumer_info *info, pd_error *error);
 

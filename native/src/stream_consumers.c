@@ -13,17 +13,26 @@ static void journal_path(const struct pd_stream *stream, const char *name, char 
     snprintf(path, size, "%s/consumers/%s.state", stream->path, name);
 }
 
+static bool has_journal(const struct pd_stream *stream, const char *name)
+{
+    char path[PD_PATH_MAX];
+    journal_path(stream, name, path, sizeof path);
+    return access(path, F_OK) == 0;
+}
+
 static int change(struct pd_consumer *consumer, const char *filter, const pd_consumer_config *config, pd_error *error)
 {
     if (strcmp(consumer->filter, filter) != 0)
         return pd_fail(error, PD_EXISTS, "consumer %s is there with the filter %s; a filter cannot change",
                        consumer->name, consumer->filter);
-    consumer->config = *config;
-    return PD_OK;
+    if ((consumer->config.ack_policy == PD_ACK_NONE) != (config->ack_policy == PD_ACK_NONE))
+        return pd_fail(error, PD_EXISTS, "consumer %s is there %s acknowledgements; that cannot change", consumer->name,
+                       config->ack_policy == PD_ACK_NONE ? "with" : "without");
+    return pd_consumer_change(consumer, config, error);
 }
 
 static int make(struct pd_stream *stream, const char *name, const char *filter, const pd_consumer_config *config,
-                pd_error *error)
+                struct pd_picks *ahead, pd_error *error)
 {
     char path[PD_PATH_MAX];
     pd_engine *engine = stream->engine;
@@ -36,9 +45,9 @@ static int make(struct pd_stream *stream, const char *name, const char *filter, 
     bool room = pd_reserve((void **)&stream->consumers, &stream->consumer_capacity, stream->consumer_count + 1,
                            sizeof(struct pd_consumer *));
     journal_path(stream, name, path, sizeof path);
-    int rc = consumer != NULL && room
-                 ? pd_consumer_init(consumer, name, filter, config, path, &stream->log, &stream->selection, error)
-                 : pd_fail(error, PD_LIMIT_REACHED, "no memory for consumer %s", name);
+    int rc = consumer != NULL && room ? pd_consumer_init(consumer, name, filter, config, path, &stream->log,
+                                                         &stream->selection, ahead, error)
+                                      : pd_fail(error, PD_LIMIT_REACHED, "no memory for consumer %s", name);
     if (rc != PD_OK) {
         free(consumer);
         atomic_fetch_sub(&engine->consumers, 1);
@@ -52,6 +61,8 @@ int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const ch
                             const pd_consumer_config *config, pd_error *error)
 {
     struct pd_finished finished;
+    struct pd_picks ahead = {0};
+    bool collected = false;
     const char *wrong = pd_subject_error(filter, strlen(filter), true);
     if (!pd_name_valid(name, strlen(name)))
         return pd_fail(error, PD_INVALID,
@@ -59,16 +70,24 @@ int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const ch
     if (wrong != NULL)
         return pd_fail(error, PD_INVALID, "the filter '%.255s' of consumer %s %s", filter, name, wrong);
     int rc = pd_consumer_config_check(config, error);
-    if (rc != PD_OK)
+    if (rc == PD_OK && config->newest_first && !has_journal(stream, name)) {
+        rc = pd_stream_collect_newest(stream, filter, config->start_sequence - 1, &ahead, error);
+        collected = true;
+    }
+    if (rc != PD_OK) {
+        pd_picks_fini(&ahead);
         return rc;
+    }
     pd_finished_init(&finished);
     pthread_mutex_lock(&stream->lock);
     if ((rc = pd_stream_check_open(stream, error)) == PD_OK) {
         struct pd_consumer *consumer = pd_stream_consumer(stream, name, NULL);
-        rc = consumer != NULL ? change(consumer, filter, config, error) : make(stream, name, filter, config, error);
+        rc = consumer != NULL ? change(consumer, filter, config, error)
+                              : make(stream, name, filter, config, collected ? &ahead : NULL, error);
         pd_stream_serve(stream, &finished);
     }
     pthread_mutex_unlock(&stream->lock);
+    pd_picks_fini(&ahead);
     pd_finished_tell(&finished);
     return rc;
 }

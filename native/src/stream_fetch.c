@@ -27,7 +27,7 @@ static void finish(struct pd_stream *stream, struct pd_consumer *consumer, struc
                    struct pd_finished *finished)
 {
     fetch->status = status;
-    fetch->lag = consumer->pending;
+    fetch->lag = pd_consumer_lag(consumer);
     fetch->ack_pending = consumer->out.live;
     pd_count(&stream->engine->counters.delivered_records, fetch->notice ? 0 : fetch->records);
     pd_finished_fetch(finished, fetch);
@@ -48,7 +48,7 @@ uint64_t pd_stream_expel(struct pd_consumer *consumer, pd_fetch_filter wanted, u
             const char *why =
                 status == PD_STOPPING ? "the daemon is stopping" : "it was deleted while the fetch waited";
             fetch->status = pd_fail(&fetch->error, status, "consumer %s: %s", consumer->name, why);
-            fetch->lag = consumer->pending;
+            fetch->lag = pd_consumer_lag(consumer);
             fetch->ack_pending = consumer->out.live;
             pd_finished_fetch(finished, fetch);
         } else {

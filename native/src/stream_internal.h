@@ -34,6 +34,10 @@ bool pd_fetch_expired(const struct pd_fetch *fetch, uint64_t now_ns);
 /* Drop what retention wants gone, as pd_log_drop_oldest; when to look again. */
 uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct pd_segment **dropped);
 
+/* Takes the lock itself: the newest record of each matching subject, of those up to `to` that readers see. */
+int pd_stream_collect_newest(struct pd_stream *stream, const char *filter, uint64_t to, struct pd_picks *ahead,
+                             pd_error *error);
+
 struct pd_consumer *pd_stream_consumer(struct pd_stream *stream, const char *name, pd_error *error);
 
 /* Fill dedup from the log. */

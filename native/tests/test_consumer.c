@@ -1,6 +1,7 @@
 /* Consumers: random use against a plain model, and the rules one by one. */
 #include "consumer.h"
 #include "logs.h"
+#include "start.h"
 
 #include <stdlib.h>
 
@@ -15,6 +16,8 @@ struct model {
     uint64_t deadline[RECORDS + 1];
     uint32_t owner[RECORDS + 1];
     bool matching[RECORDS + 1];
+    int subject[RECORDS + 1];
+    bool ahead[RECORDS + 1]; /* NEW, and delivered before those that are not */
     uint64_t exhausted;
     uint32_t out;
     pd_consumer_config config;
@@ -44,8 +47,9 @@ static void fill_log(struct bench *bench)
             count = (uint32_t)(RECORDS - bench->log.last_sequence);
         uint32_t variety = 1 + random_below(3); /* some batches have one subject only */
         for (uint32_t i = 0; i < count; i++) {
-            items[i] = (struct item){subjects[random_below(variety)], NULL, "12345678", 8};
             uint64_t sequence = bench->log.last_sequence + 1 + i;
+            bench->model.subject[sequence] = (int)random_below(variety);
+            items[i] = (struct item){subjects[bench->model.subject[sequence]], NULL, "12345678", 8};
             bench->model.matching[sequence] = bench->filter[0] == '>' || items[i].subject[0] == bench->filter[0];
         }
         make_batch(batch, items, count);
@@ -58,7 +62,7 @@ static void fill_log(struct bench *bench)
 static void open_consumer(struct bench *bench)
 {
     CHECK_EQUAL(pd_consumer_init(&bench->consumer, "c", bench->filter, &bench->model.config, bench->journal,
-                                 &bench->log, &bench->selection, NULL),
+                                 &bench->log, &bench->selection, NULL, NULL),
                 PD_OK);
 }
 
@@ -81,6 +85,13 @@ static void tear_down(struct bench *bench)
     pd_selection_fini(&bench->selection);
 }
 
+static uint64_t patience(const struct model *model, int i)
+{
+    uint32_t steps = model->config.backoff_count;
+    uint32_t step = model->deliveries[i] < steps ? model->deliveries[i] : steps;
+    return steps == 0 ? model->config.ack_wait_ns : model->config.backoff_ns[step - 1];
+}
+
 static void model_back(struct model *model, int i)
 {
     if (model->config.max_deliver != 0 && model->deliveries[i] >= model->config.max_deliver) {
@@ -99,17 +110,18 @@ static void take(struct bench *bench, uint32_t most, uint32_t owner)
     CHECK_EQUAL(pd_consumer_take(&bench->consumer, &bench->log, RECORDS, &bench->selection, &fetch, bench->now, NULL),
                 PD_OK);
     size_t at = 0;
-    for (int pass = 0; pass < 2; pass++)
+    for (int pass = 0; pass < 3; pass++)
         for (int i = 1; i <= RECORDS; i++) {
-            bool wanted =
-                pass == 0 ? model->state[i] == READY
-                          : model->state[i] == NEW && model->matching[i] && model->out < model->config.max_ack_pending;
+            bool fresh = model->state[i] == NEW && model->matching[i] && model->ahead[i] == (pass == 1) &&
+                         model->out < model->config.max_ack_pending;
+            bool wanted = pass == 0 ? model->state[i] == READY : fresh;
             if (!wanted || at == most)
                 continue;
-            model->out += pass;
+            model->ahead[i] = false;
+            model->out += pass > 0;
             model->state[i] = SENT;
             model->deliveries[i]++;
-            model->deadline[i] = bench->now + model->config.ack_wait_ns;
+            model->deadline[i] = bench->now + patience(model, i);
             model->owner[i] = owner;
             if (at < bench->selection.count) {
                 CHECK_EQUAL(bench->selection.picks[at].sequence, i);
@@ -138,11 +150,18 @@ static void ack(struct bench *bench)
         if (at > RECORDS || model->state[at] == NEW || model->state[at] == DONE)
             continue;
         wanted++;
-        if (acks[i].kind == 0 || acks[i].kind == 3) {
+        if (acks[i].kind == PD_ACK_DONE && model->config.ack_policy == PD_ACK_ALL) {
+            for (uint64_t before = 1; before <= at; before++)
+                if (model->state[before] != NEW && model->state[before] != DONE) {
+                    model->state[before] = DONE;
+                    model->out--;
+                }
+        } else if (acks[i].kind == PD_ACK_DONE || acks[i].kind == PD_ACK_TERM) {
             model->state[at] = DONE;
             model->out--;
+            model->exhausted += acks[i].kind == PD_ACK_TERM;
         } else if (acks[i].kind == 2 && model->state[at] == SENT) {
-            model->deadline[at] = bench->now + model->config.ack_wait_ns;
+            model->deadline[at] = bench->now + patience(model, (int)at);
         } else if (acks[i].kind == 1 && model->state[at] == SENT) {
             model_back(model, (int)at);
             if (model->state[at] == READY && acks[i].delay_ms > 0) {
@@ -190,6 +209,48 @@ static void reopen(struct bench *bench)
             model_back(&bench->model, i);
 }
 
+static void limits_change(struct bench *bench)
+{
+    struct model *model = &bench->model;
+    model->config.max_deliver = random_below(4);
+    model->config.max_ack_pending = 5 + random_below(40);
+    CHECK_EQUAL(pd_consumer_change(&bench->consumer, &model->config, NULL), PD_OK);
+    for (int i = 1; i <= RECORDS; i++)
+        if (model->state[i] == READY || model->state[i] == DELAYED) {
+            enum model_state was = model->state[i];
+            model_back(model, i);
+            model->state[i] = model->state[i] == READY ? was : model->state[i];
+        }
+}
+
+/* To a sequence, or to the newest of each subject below it and then to it. */
+static void seek(struct bench *bench)
+{
+    struct model *model = &bench->model;
+    struct pd_picks ahead = {0};
+    uint64_t to = 1 + random_below(RECORDS + 3);
+    memset(model->state, 0, sizeof model->state);
+    memset(model->ahead, 0, sizeof model->ahead);
+    memset(model->deliveries, 0, sizeof model->deliveries);
+    model->out = 0;
+    for (uint64_t i = 1; i < to && i <= RECORDS; i++)
+        model->state[i] = DONE;
+    if (random_below(2) == 0) {
+        uint64_t before = to - 1 < RECORDS ? to - 1 : RECORDS;
+        struct pd_span filter = {(const uint8_t *)bench->filter, (uint32_t)strlen(bench->filter)};
+        CHECK_EQUAL(pd_newest_collect(&bench->log, filter, &bench->selection, before, &ahead, NULL), PD_OK);
+        for (int subject = 0; subject < 3; subject++)
+            for (uint64_t i = before; i >= 1; i--)
+                if (model->matching[i] && model->subject[i] == subject) {
+                    model->state[i] = NEW;
+                    model->ahead[i] = true;
+                    break;
+                }
+    }
+    CHECK_EQUAL(pd_consumer_seek_to(&bench->consumer, &bench->log, to, &ahead, &bench->selection, NULL), PD_OK);
+    CHECK(ahead.sequences == NULL);
+}
+
 static void compare(struct bench *bench)
 {
     const struct model *model = &bench->model;
@@ -199,7 +260,7 @@ static void compare(struct bench *bench)
     uint64_t lowest = 0;
     for (int i = RECORDS; i >= 1; i--) {
         pending += model->state[i] == NEW && model->matching[i];
-        if (model->state[i] == SENT || model->state[i] == READY || model->state[i] == DELAYED)
+        if (model->state[i] == SENT || model->state[i] == READY || model->state[i] == DELAYED || model->ahead[i])
             lowest = (uint64_t)i;
     }
     CHECK_EQUAL(info.pending, pending);
@@ -209,10 +270,16 @@ static void compare(struct bench *bench)
         CHECK_EQUAL(info.ack_floor, lowest - 1);
 }
 
-static void random_use(const char *filter, uint32_t max_deliver, uint32_t max_ack_pending)
+static void random_use(const char *filter, uint32_t max_deliver, uint32_t max_ack_pending, uint32_t ack_policy,
+                       uint32_t backoff_count)
 {
     struct bench *bench = malloc(sizeof *bench);
     set_up(bench, filter, max_deliver, max_ack_pending);
+    bench->model.config.ack_policy = ack_policy;
+    bench->model.config.backoff_count = backoff_count;
+    for (uint32_t i = 0; i < backoff_count; i++)
+        bench->model.config.backoff_ns[i] = 50 + random_below(150);
+    CHECK_EQUAL(pd_consumer_change(&bench->consumer, &bench->model.config, NULL), PD_OK);
     for (int step = 0; step < 1500; step++) {
         uint32_t what = random_below(20);
         if (what < 6)
@@ -223,8 +290,12 @@ static void random_use(const char *filter, uint32_t max_deliver, uint32_t max_ac
             tick(bench);
         else if (what < 19)
             release(bench);
-        else
+        else if (random_below(3) > 0)
             reopen(bench);
+        else if (random_below(2) == 0)
+            limits_change(bench);
+        else
+            seek(bench);
         compare(bench);
     }
     tear_down(bench);
@@ -302,7 +373,7 @@ static void ack_none_is_done_at_once(void)
     struct bench *bench = malloc(sizeof *bench);
     set_up(bench, "a.*", 0, 1);
     pd_consumer_fini(&bench->consumer);
-    bench->model.config.ack_none = 1;
+    bench->model.config.ack_policy = PD_ACK_NONE;
     open_consumer(bench);
     struct pd_fetch fetch = {.max_records = 7, .max_bytes = 1 << 20};
     uint64_t before = bench->consumer.pending;
@@ -338,10 +409,11 @@ static void bytes_bound_a_fetch(void)
 
 void test_consumer(void)
 {
-    random_use(">", 0, 50);
-    random_use("a.*", 3, 20);
-    random_use("a.*", 1, 400);
-    random_use("b", 0, 5);
+    random_use(">", 0, 50, PD_ACK_EXPLICIT, 0);
+    random_use("a.*", 3, 20, PD_ACK_EXPLICIT, 3);
+    random_use("a.*", 1, 400, PD_ACK_ALL, 0);
+    random_use("b", 0, 5, PD_ACK_EXPLICIT, 1);
+    random_use(">", 2, 60, PD_ACK_ALL, PD_BACKOFF_MAX);
     a_journal_is_written_anew();
     a_log_that_lost_its_end();
     retention_passes_the_cursor();

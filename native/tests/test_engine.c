@@ -19,7 +19,7 @@ static const pd_options small = {
 };
 static const pd_stream_config forever = {.duplicate_window_ns = UINT64_MAX / 2, .duplicate_limit = 1000};
 static const pd_consumer_config plain = {
-    .start_sequence = 1, .ack_wait_ns = 50000000, .max_deliver = 0, .max_ack_pending = 100, .ack_none = 0};
+    .start_sequence = 1, .ack_wait_ns = 50000000, .max_deliver = 0, .max_ack_pending = 100};
 
 struct rig {
     pd_engine *engine;

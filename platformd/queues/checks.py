@@ -8,6 +8,8 @@ from platformd.core.errors import Conflict, InvalidInput, NotFound
 from platformd.model.subjects import patterns_overlap, subject_error
 from platformd.queues.contract import ConsumerConfig, StreamConfig
 
+_START_FIELDS = {"by_sequence": ("start_sequence",), "by_time": ("start_time_ns",)}
+
 
 def named(stream: str, consumer: str | None = None) -> str:
     """A stream or a consumer as errors name it."""
@@ -61,9 +63,11 @@ def check_same_start(stream: str, name: str, old: ConsumerConfig, new: ConsumerC
     """Refuse to change what a consumer's cursor rests on.
 
     Raises:
-        Conflict: the filter or the start differs.
+        Conflict: the filter or the start differs, or one has acknowledgements and the other has not.
     """
-    fixed = ["filter_subject", "deliver_policy"] + ["start_sequence"] * (new.deliver_policy == "by_sequence")
+    fixed = ["filter_subject", "deliver_policy", *_START_FIELDS.get(new.deliver_policy, ())]
+    if "none" in (old.ack_policy, new.ack_policy):
+        fixed.append("ack_policy")
     for field in fixed:
         was, wanted = getattr(old, field), getattr(new, field)
         if was != wanted:

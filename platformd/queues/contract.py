@@ -92,6 +92,10 @@ DeliverPolicy = Literal["all", "new", "last", "last_per_subject", "by_sequence",
 """Where a consumer begins. ``last``: at the newest record that matches. ``last_per_subject``: with the newest of every
 matching subject, in the order of their sequences, and then everything after them."""
 
+AckPolicy = Literal["explicit", "all", "none"]
+"""``all``: acknowledging a record that is out acknowledges all that are out with lower sequences too (``nak``,
+``term`` and ``in_progress`` are of the one record). ``none``: delivered is done."""
+
 MAX_BACKOFF_STEPS = 16
 """Of one consumer's back-off list."""
 
@@ -118,8 +122,8 @@ class ConsumerConfig(_Fact, frozen=True, kw_only=True):
     """For ``by_sequence``."""
     start_time_ns: int = 0
     """For ``by_time``: the first record that was appended then or later."""
-    ack_policy: Literal["explicit", "all", "none"] = "explicit"
-    """``all``: acknowledging a record acknowledges all that were delivered before it. ``none``: delivered is done."""
+    ack_policy: AckPolicy = "explicit"
+    """Between ``none`` and the others it cannot change."""
     ack_wait: float = 30.0
     """Seconds until an unacknowledged record is delivered again."""
     backoff: tuple[float, ...] = ()
@@ -326,7 +330,7 @@ class Streams(Protocol):
 
         Raises:
             NotFound: the stream is not there.
-            Conflict: it is there with another filter.
+            Conflict: it is there with another filter, another start, or with instead of without acknowledgements.
             LimitReached: too many consumers.
         """
         ...

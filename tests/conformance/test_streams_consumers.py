@@ -94,7 +94,7 @@ async def test_terminated_records_never_come_again(streams):
     """A terminated record is done, as far as the floor is concerned."""
     deliveries = await streams.fetch("s", "c")
     assert await streams.ack("s", "c", acks(deliveries, "term")) == 5
-    assert info(streams).ack_floor == 5
+    assert (info(streams).ack_floor, info(streams).exhausted) == (5, 5)
     assert await streams.fetch("s", "c") == ()
 
 
@@ -144,6 +144,56 @@ async def test_ack_none(streams):
     await streams.put_consumer("s", "d", ConsumerConfig(ack_policy="none"))
     assert len(await streams.fetch("s", "d", max_records=4)) == 4
     assert (info(streams, "d").ack_floor, info(streams, "d").ack_pending, info(streams, "d").pending) == (4, 0, 1)
+
+
+async def test_ack_all(engine):
+    """Acknowledging a record acknowledges all that are out before it; a refusal is of the one record."""
+    async with engine.open() as streams:
+        await streams.put_stream("s", A)
+        await streams.publish(records("1", "2", "3", "4", "5", "6"))
+        await streams.put_consumer("s", "c", ConsumerConfig(ack_policy="all"))
+        out = await streams.fetch("s", "c", max_records=5)
+        assert await streams.ack("s", "c", acks(out[1:2], "nak") + acks(out[2:3])) == 2
+        assert (info(streams).ack_floor, info(streams).ack_pending) == (3, 2)
+        assert await streams.ack("s", "c", acks(out[:3])) == 0
+        assert await streams.ack("s", "c", acks(out[3:4], "term")) == 1
+        assert (info(streams).ack_floor, info(streams).ack_pending) == (4, 1)
+    async with engine.open() as streams:
+        deliveries = await streams.fetch("s", "c")
+        assert [(d.payload, d.deliveries) for d in deliveries] == [(b"5", 2), (b"6", 1)]
+        assert await streams.ack("s", "c", acks(deliveries[1:])) == 1
+        assert (info(streams).ack_floor, info(streams).ack_pending) == (6, 0)
+
+
+async def test_backoff(streams):
+    """Each delivery waits as long as its step says, instead of ``ack_wait``, and the last step goes on."""
+    await streams.put_consumer("s", "d", ConsumerConfig(backoff=(0.05, 0.3), max_ack_pending=1))
+    (first,) = await streams.fetch("s", "d")
+    took = []
+    for times in (2, 3, 4):
+        before = trio.current_time()
+        with trio.fail_after(3):
+            (again,) = await streams.fetch("s", "d", wait=30)
+        assert (again.sequence, again.deliveries) == (first.sequence, times)
+        took.append(trio.current_time() - before)
+    assert took[0] < 0.25
+    assert min(took[1:]) > 0.25
+
+
+async def test_acknowledgements_cannot_be_switched_off(streams):
+    """A consumer with acknowledgements cannot become one without, nor the other way."""
+    await streams.put_consumer("s", "d", ConsumerConfig(ack_policy="none"))
+    for name, policy in (("c", "none"), ("d", "explicit"), ("d", "all")):
+        with pytest.raises(Conflict):
+            await streams.put_consumer("s", name, ConsumerConfig(ack_policy=policy))
+
+
+async def test_a_lower_max_deliver_gives_up_what_waits(streams):
+    """What was delivered as often as a new limit allows is given up when the limit comes."""
+    one, *_ = await streams.fetch("s", "c")
+    await streams.ack("s", "c", acks([one], "nak"))
+    await streams.put_consumer("s", "c", ConsumerConfig(max_deliver=1))
+    assert (info(streams).exhausted, info(streams).ack_floor, info(streams).ack_pending) == (1, 1, 4)
 
 
 async def test_filters(streams):
@@ -208,6 +258,9 @@ async def test_what_is_not_there_is_not_found(streams):
         {"max_ack_pending": -1},
         {"max_deliver": -1},
         {"deliver_policy": "by_sequence", "start_sequence": -1},
+        {"deliver_policy": "by_time", "start_time_ns": -1},
+        {"backoff": (1.0,) * 17},
+        {"backoff": (1.0, -1.0)},
     ],
 )
 async def test_wrong_configurations_are_refused(streams, wrong):

@@ -41,8 +41,8 @@ class StoredConsumer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     format: int = FORMAT
     config: ConsumerConfig
-    first_sequence: int
-    """Where it started; what ``deliver_policy`` meant when it was made."""
+    first_sequence: int = 1
+    """Where it began: what ``deliver_policy`` meant when it was made or sought."""
 
 
 Stored = TypeVar("Stored", StoredStream, StoredConsumer)

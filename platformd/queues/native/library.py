@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pynng
 
@@ -16,11 +16,22 @@ from platformd.core.errors import InvalidInput, Unsupported
 from platformd.core.quantities import size_bytes
 from platformd.core.settings import QueueSettings
 from platformd.queues.codec.status import error_for
-from platformd.queues.contract import ConsumerConfig, StreamConfig, StreamInfo
+from platformd.queues.contract import (
+    MAX_BACKOFF_STEPS,
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    StreamConfig,
+    StreamInfo,
+)
 from platformd.queues.native._native import ffi, lib
 
 U32 = 0xFFFF_FFFF
 U64 = 0xFFFF_FFFF_FFFF_FFFF
+POLICIES: tuple[DeliverPolicy, ...] = get_args(DeliverPolicy)
+"""As ``pd_start.policy`` numbers them."""
+ACK_POLICIES: tuple[AckPolicy, ...] = get_args(AckPolicy)
+"""As ``pd_consumer_config.ack_policy`` numbers them."""
 MAX_SECONDS = 3.0e9
 """About 95 years: the longest time that the engine is given."""
 
@@ -114,18 +125,37 @@ def consumer_config(config: ConsumerConfig, start_sequence: int) -> Any:
     """The limits of a consumer as ``pd_consumer_config``.
 
     Raises:
-        InvalidInput: a number is out of its bounds.
+        InvalidInput: a number is out of its bounds, or there are more steps than ``MAX_BACKOFF_STEPS``.
     """
+    if len(config.backoff) > MAX_BACKOFF_STEPS:
+        raise InvalidInput(f"{len(config.backoff)} steps; the limit is {MAX_BACKOFF_STEPS}", subject="backoff")
     return ffi.new(
         "pd_consumer_config *",
         {
             "start_sequence": whole("start_sequence", start_sequence, U64),
-            "ack_wait_ns": nanoseconds("ack_wait", config.ack_wait),
+            "newest_first": config.deliver_policy == "last_per_subject",
+            "ack_policy": ACK_POLICIES.index(config.ack_policy),
             "max_deliver": whole("max_deliver", config.max_deliver, U32),
             "max_ack_pending": whole("max_ack_pending", config.max_ack_pending, U32),
-            "ack_none": config.ack_policy == "none",
+            "ack_wait_ns": nanoseconds("ack_wait", config.ack_wait),
+            "backoff_count": len(config.backoff),
+            "backoff_ns": [nanoseconds(f"backoff[{i}]", step) for i, step in enumerate(config.backoff)],
         },
     )
+
+
+def start(policy: DeliverPolicy, sequence: int, time_ns: int) -> Any:
+    """Where a consumer begins, as ``pd_start``.
+
+    Raises:
+        InvalidInput: the policy is not one, or a number is out of its bounds.
+    """
+    if policy not in POLICIES:
+        raise InvalidInput(
+            f"{policy!r} is not a deliver policy", subject="policy", hint=f"one of {', '.join(POLICIES)}"
+        )
+    numbers = {"sequence": whole("start_sequence", sequence, U64), "time_ns": whole("start_time_ns", time_ns, U64)}
+    return ffi.new("pd_start *", {"policy": POLICIES.index(policy), **numbers})
 
 
 def subject_array(subjects: tuple[str, ...]) -> tuple[Any, list[Any]]:

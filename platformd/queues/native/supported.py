@@ -14,11 +14,8 @@ STREAM_DEFAULTS: tuple[str, ...] = (
 )
 """Fields of ``StreamConfig`` that must have their default."""
 
-CONSUMER_DEFAULTS: tuple[str, ...] = ("start_time_ns", "backoff", "dead_letter_subject", "inactive_after")
+CONSUMER_DEFAULTS: tuple[str, ...] = ("dead_letter_subject", "inactive_after")
 """Fields of ``ConsumerConfig`` that must have their default."""
-
-DELIVER_POLICIES = ("all", "new", "by_sequence")
-ACK_POLICIES = ("explicit", "none")
 
 
 def check_stream(subject: str, config: StreamConfig) -> None:
@@ -39,9 +36,6 @@ def check_consumer(subject: str, config: ConsumerConfig) -> None:
         Unsupported: a field has a value that this engine cannot keep.
     """
     _check_defaults(subject, config, ConsumerConfig(), CONSUMER_DEFAULTS)
-    for field, possible in (("deliver_policy", DELIVER_POLICIES), ("ack_policy", ACK_POLICIES)):
-        if getattr(config, field) not in possible:
-            raise unsupported(subject, f"{field} {getattr(config, field)!r}", f"it can be {', '.join(possible)}")
 
 
 def unsupported(subject: str, what: str, hint: str = "") -> Unsupported:
