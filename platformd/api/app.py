@@ -15,6 +15,7 @@ from platformd.api import problems
 from platformd.api.access import check_access, peer
 from platformd.api.asked import asked
 from platformd.api.component import Component
+from platformd.api.consumers import Consumers
 from platformd.api.context import ApiContext
 from platformd.api.kv import Keys
 from platformd.api.leases import Leases
@@ -50,7 +51,8 @@ def create_app(context: ApiContext) -> QuartTrio:
     frame = Frame(context, http)
     watches = Watches(context, frame.accepted)
     Component(context, watches, http).add_to(app)
-    Messages(context).add_to(app)
+    Messages(context, watches, http).add_to(app)
+    Consumers(context).add_to(app)
     Keys(context, watches).add_to(app)
     Leases(context).add_to(app)
     Locks(context).add_to(app)

@@ -44,6 +44,12 @@ class HttpMetrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._dropped = Counter(
+            "platformd_http_records_dropped",
+            "Records that readers of tails did not get: removed before, or the reader was too slow.",
+            ("reason",),
+            registry=self.registry,
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         """Looking a child up by its labels costs more than counting."""
 
@@ -57,6 +63,10 @@ class HttpMetrics:
             self._children[key] = children
         children[0].inc()
         children[1].observe(elapsed)
+
+    def count_dropped(self, reason: str, records: int) -> None:
+        """Count records that the reader of a tail did not get."""
+        self._dropped.labels(reason).inc(records)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,20 +29,10 @@ from platformd.coordination.contract import (
     WatchBatch,
 )
 from platformd.core.clock import SystemClock
-from platformd.core.errors import Conflict, NotFound
 from platformd.core.ids import uuid7
 from platformd.core.settings import Settings, load
 from platformd.model.kinds import KINDS
-from platformd.model.subjects import subject_matches
-from platformd.queues.contract import (
-    ConsumerConfig,
-    ConsumerInfo,
-    Delivery,
-    Published,
-    Record,
-    StreamConfig,
-    StreamInfo,
-)
+from tests.api.fake_streams import MemoryStreams
 
 
 class MemoryStore:
@@ -155,111 +145,6 @@ class MemoryStore:
             leases=0,
             watchers=self.watchers,
             size_bytes=0,
-        )
-
-
-class MemoryStreams:
-    """The Streams contract as far as the API uses it."""
-
-    addresses = {"ingest": "ipc:///ingest", "fetch": "ipc:///fetch"}
-
-    def __init__(self) -> None:
-        self._configs: dict[str, StreamConfig] = {}
-        self._records: dict[str, list[Record]] = {}
-        self._consumers: dict[str, dict[str, ConsumerConfig]] = {}
-
-    async def put_stream(self, name: str, config: StreamConfig) -> StreamInfo:
-        await trio.lowlevel.checkpoint()
-        self._configs[name] = config
-        self._records.setdefault(name, [])
-        self._consumers.setdefault(name, {})
-        return self.stream(name)
-
-    def streams(self) -> tuple[StreamInfo, ...]:
-        return tuple(self.stream(name) for name in sorted(self._configs))
-
-    def stream(self, name: str) -> StreamInfo:
-        if name not in self._configs:
-            raise NotFound("there is no such stream", subject=f"stream/{name}")
-        records = self._records[name]
-        return StreamInfo(
-            name=name,
-            config=self._configs[name],
-            messages=len(records),
-            bytes=sum(len(r.payload) for r in records),
-            first_sequence=1,
-            last_sequence=len(records),
-            consumers=len(self._consumers[name]),
-        )
-
-    async def publish(
-        self,
-        records: Sequence[Record],
-        *,
-        stream: str = "",
-        durability: str = "fsync",
-        expect_last_sequence: int | None = None,
-    ) -> Published:
-        await trio.lowlevel.checkpoint()
-        self.stream(stream)
-        kept = self._records[stream]
-        (record,) = records
-        if record.msg_id and any((r.subject, r.msg_id) == (record.subject, record.msg_id) for r in kept):
-            return Published(stream=stream, first_sequence=0, appended=0, duplicates=(0,))
-        kept.append(record)
-        return Published(stream=stream, first_sequence=len(kept), appended=1)
-
-    async def read(self, stream: str, *, after: int = 0, limit: int = 100, subject: str = ">") -> tuple[Delivery, ...]:
-        await trio.lowlevel.checkpoint()
-        self.stream(stream)
-        found = [
-            Delivery(
-                sequence=i,
-                subject=r.subject,
-                payload=r.payload,
-                msg_id=r.msg_id,
-                headers=r.headers,
-                time_ns=r.time_ns,
-                append_time_ns=r.time_ns,
-                deliveries=0,
-            )
-            for i, r in enumerate(self._records[stream], 1)
-            if i > after and subject_matches(subject, r.subject)
-        ]
-        return tuple(found[:limit])
-
-    async def put_consumer(self, stream: str, name: str, config: ConsumerConfig) -> ConsumerInfo:
-        await trio.lowlevel.checkpoint()
-        self.stream(stream)
-        before = self._consumers[stream].get(name)
-        if before is not None and before.filter_subject != config.filter_subject:
-            raise Conflict("is there with another filter", subject=f"consumer/{name}")
-        self._consumers[stream][name] = config
-        return self._info(stream, name)
-
-    async def delete_consumer(self, stream: str, name: str) -> None:
-        await trio.lowlevel.checkpoint()
-        self.stream(stream)
-        if self._consumers[stream].pop(name, None) is None:
-            raise NotFound("there is no such consumer", subject=f"consumer/{name}")
-
-    def consumers(self, stream: str) -> tuple[ConsumerInfo, ...]:
-        self.stream(stream)
-        return tuple(self._info(stream, name) for name in sorted(self._consumers[stream]))
-
-    def _info(self, stream: str, name: str) -> ConsumerInfo:
-        return ConsumerInfo(
-            stream=stream,
-            name=name,
-            config=self._consumers[stream][name],
-            ack_floor=0,
-            delivered_sequence=0,
-            pending=len(self._records[stream]),
-            ack_pending=0,
-            redelivered=0,
-            exhausted=0,
-            stalled=0,
-            waiting=0,
         )
 
 
