@@ -212,6 +212,18 @@ int pd_stream_read(pd_engine *engine, const char *name, uint64_t after, const ch
     return rc;
 }
 
+int pd_stream_purge(pd_engine *engine, const char *name, const char *pattern, uint64_t before, uint64_t keep,
+                    uint64_t *removed, pd_error *error)
+{
+    *removed = 0;
+    struct pd_stream *stream = pd_engine_stream(engine, name, error);
+    if (stream == NULL)
+        return PD_NO_STREAM;
+    int rc = pd_stream_purge_records(stream, pattern, before, keep, removed, error);
+    pd_stream_unref(stream);
+    return rc;
+}
+
 void pd_block_free(uint8_t *block)
 {
     free(block);

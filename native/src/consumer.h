@@ -114,6 +114,14 @@ uint64_t pd_consumer_tick(struct pd_consumer *consumer, uint64_t now_ns);
 void pd_consumer_skip_to(struct pd_consumer *consumer, const struct pd_log *log, uint64_t first,
                          struct pd_selection *scratch);
 
+/* Records are about to be erased: from `from` to `to`, or one whose subject is known. */
+void pd_consumer_forget(struct pd_consumer *consumer, const struct pd_log *log, uint64_t from, uint64_t to,
+                        struct pd_selection *scratch);
+void pd_consumer_forget_one(struct pd_consumer *consumer, uint64_t sequence, struct pd_span subject);
+
+/* The same for what is out and was erased when the journal was not looking. */
+void pd_consumer_forget_erased(struct pd_consumer *consumer, const struct pd_log *log);
+
 void pd_consumer_info_fill(const struct pd_consumer *consumer, pd_consumer_info *info);
 
 /* Fetches that wait, first come first served. */

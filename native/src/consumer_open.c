@@ -196,6 +196,7 @@ int pd_consumer_seek_to(struct pd_consumer *consumer, const struct pd_log *log, 
     *ahead = (struct pd_picks){0};
     consumer->pending = pending;
     pd_consumer_skip_to(consumer, log, pd_log_first_sequence(log), scratch);
+    pd_consumer_forget_erased(consumer, log);
     pd_picks_fini(&before.ahead);
     pd_outstanding_fini(&before.out);
     return PD_OK;
@@ -231,6 +232,7 @@ int pd_consumer_init(struct pd_consumer *consumer, const char *name, const char 
     rc = consumer->next_sequence == 0 ? begin(consumer, log, scratch, ahead, error) : fit_to_log(consumer, log, error);
     if (rc == PD_OK) {
         pd_consumer_skip_to(consumer, log, pd_log_first_sequence(log), scratch);
+        pd_consumer_forget_erased(consumer, log);
         pd_consumer_release(consumer, 0); /* whoever held them is gone */
         rc = pd_consumer_count(consumer, log, consumer->next_sequence, log->last_sequence, scratch, &consumer->pending,
                                error);

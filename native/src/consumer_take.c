@@ -2,6 +2,7 @@
 #include "consumer.h"
 
 #include "consumer_internal.h"
+#include "erasure.h"
 #include "subject.h"
 
 static bool matches_all(const struct pd_consumer *consumer)
@@ -22,11 +23,11 @@ int pd_consumer_count(struct pd_consumer *consumer, const struct pd_log *log, ui
     if (from > to)
         return PD_OK;
     if (matches_all(consumer)) {
-        *count = to - from + 1;
+        *count = pd_log_count(log, from, to);
         return PD_OK;
     }
     pd_selection_begin(scratch, 1, 0);
-    for (uint64_t at = from; at <= to;) {
+    for (uint64_t at = pd_log_next(log, from); at <= to; at = pd_log_next(log, at)) {
         int rc = pd_reader_seek_batch(&reader, log, at, error);
         if (rc != PD_OK)
             return rc;
@@ -35,13 +36,13 @@ int pd_consumer_count(struct pd_consumer *consumer, const struct pd_log *log, ui
             return pd_fail(error, PD_LIMIT_REACHED, "no memory to count the lag of consumer %s", consumer->name);
         uint64_t end = pd_min64(to + 1, reader.header.base_sequence + reader.header.record_count);
         if (matching == reader.header.subject_count)
-            *count += end - at;
-        for (; matching > 0 && matching < reader.header.subject_count && at < end; at++) {
+            *count += pd_log_count(log, at, end - 1);
+        for (; matching > 0 && matching < reader.header.subject_count && at < end; at = pd_log_next(log, at + 1)) {
             if ((rc = pd_reader_seek(&reader, log, at, error)) != PD_OK)
                 return rc;
             *count += scratch->matches[reader.record.subject];
         }
-        at = end;
+        at = pd_max64(at, end);
     }
     return PD_OK;
 }
@@ -136,7 +137,7 @@ static int pick_new(struct pd_consumer *consumer, const struct pd_log *log, uint
     uint64_t at = consumer->next_sequence;
     uint64_t loaded = 0;
     int matching = 0;
-    while (left > 0 && at <= visible) {
+    while (left > 0 && (at = pd_log_next(log, at)) <= visible) {
         int rc = pd_reader_seek_batch(&consumer->fresh, log, at, error);
         if (rc != PD_OK)
             return rc;

@@ -1,5 +1,5 @@
-/* What a consumer has to remember, in an append-only file of 16-byte records. The layout is at the head of
- * journal.c. */
+/* What a consumer (or erasure.c) has to remember, in an append-only file of 16-byte records. The layout is at the head
+ * of journal.c. */
 #ifndef PD_JOURNAL_H
 #define PD_JOURNAL_H
 
@@ -17,7 +17,13 @@ enum pd_journal_kind {
     PD_J_AHEAD = 9,     /* sequence and the number - 1 that follow are to be delivered before NEXT */
     PD_J_AHEAD_TO = 10, /* those of them up to sequence were delivered, and are done */
     PD_J_UP_TO = 11,    /* all that is out up to sequence is done */
-    PD_J_BEGIN = 12     /* the consumer was told to begin at sequence */
+    PD_J_BEGIN = 12,    /* the consumer was told to begin at sequence */
+
+    PD_J_ERASED = 32, /* of a log, not of a consumer: see erasure.c */
+    PD_J_RANGE = 33,
+    PD_J_ERASED_TO = 34,
+    PD_J_GONE_TO = 35,
+    PD_J_NEWEST = 36
 };
 
 struct pd_journal_entry {

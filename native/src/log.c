@@ -11,6 +11,8 @@
  */
 #include "log.h"
 
+#include "erasure.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -69,8 +71,12 @@ void pd_log_close(struct pd_log *log)
     }
     if (log->grown && !log->failed)
         pd_sync_directory(log->directory, NULL);
+    if (log->erasures != NULL)
+        pd_journal_close(log->erasures);
+    free(log->erasures);
     free(log->segments);
     free(log->directory);
+    log->erasures = NULL;
     log->segments = NULL;
     log->directory = NULL;
     log->count = log->capacity = 0;
@@ -82,15 +88,9 @@ void pd_log_configure(struct pd_log *log, uint64_t max_age_ns, uint64_t max_byte
     log->options.max_bytes = max_bytes;
 }
 
-/* Begin a new segment when the active one is full, or so old that keeping it together with what comes would
- * keep its records for twice their age. */
-static int roll(struct pd_log *log, uint64_t length, uint64_t now_ns, pd_error *error)
+int pd_log_seal(struct pd_log *log, pd_error *error)
 {
     struct pd_segment *active = log->segments[log->count - 1];
-    uint64_t age = log->options.max_age_ns;
-    bool old = age != 0 && active->oldest_time_ns != 0 && pd_add_saturating(active->oldest_time_ns, age) < now_ns;
-    if (active->size == 0 || (active->size + length <= segment_size(log) && !old))
-        return PD_OK;
     int rc = pd_segment_trim(active, error);
     if (rc != PD_OK)
         return rc;
@@ -104,9 +104,22 @@ static int roll(struct pd_log *log, uint64_t length, uint64_t now_ns, pd_error *
         return pd_fail(error, PD_LIMIT_REACHED, "no memory for one more segment of %.300s", log->directory);
     }
     log->grown = true;
+    log->hollow = log->hollow || (active->erased.count > 0 && active->erased.count == active->last + 1 - active->base);
     if (active->synced == active->size) /* else pd_log_sync_end closes it */
         pd_segment_close_file(active);
     return PD_OK;
+}
+
+/* Begin a new segment when the active one is full, or so old that keeping it together with what comes would
+ * keep its records for twice their age. */
+static int roll(struct pd_log *log, uint64_t length, uint64_t now_ns, pd_error *error)
+{
+    const struct pd_segment *active = log->segments[log->count - 1];
+    uint64_t age = log->options.max_age_ns;
+    bool old = age != 0 && active->oldest_time_ns != 0 && pd_add_saturating(active->oldest_time_ns, age) < now_ns;
+    if (active->size == 0 || (active->size + length <= segment_size(log) && !old))
+        return PD_OK;
+    return pd_log_seal(log, error);
 }
 
 int pd_log_append(struct pd_log *log, struct pd_batch_header *header, const uint8_t *body, uint64_t now_ns,
@@ -132,6 +145,7 @@ int pd_log_append(struct pd_log *log, struct pd_batch_header *header, const uint
     if (rc != PD_OK)
         return rc;
     log->last_sequence += header->record_count;
+    log->kept += header->record_count;
     log->newest_time_ns = time_ns;
     log->bytes += header->length;
     return PD_OK;
@@ -186,14 +200,14 @@ void pd_log_sync_end(struct pd_log *log, struct pd_log_sync *sync, int rc)
 
 uint64_t pd_log_first_sequence(const struct pd_log *log)
 {
-    return log->segments[0]->base;
+    return log->first;
 }
 
 bool pd_log_oldest_expired(struct pd_log *log, uint64_t now_ns)
 {
     if (log->count < 2)
         return false;
-    if (log->options.max_bytes != 0 && log->bytes > log->options.max_bytes)
+    if (log->options.max_bytes != 0 && pd_log_kept_bytes(log) > log->options.max_bytes)
         return true;
     return pd_log_oldest_expires_ns(log) < now_ns;
 }
@@ -205,20 +219,26 @@ uint64_t pd_log_oldest_expires_ns(struct pd_log *log)
     return pd_add_saturating(log->segments[0]->newest_time_ns, log->options.max_age_ns);
 }
 
-int pd_log_drop_oldest(struct pd_log *log, struct pd_segment **dropped, pd_error *error)
+int pd_log_drop(struct pd_log *log, size_t at, struct pd_segment **dropped, pd_error *error)
 {
-    struct pd_segment *oldest = log->segments[0];
-    if (unlink(oldest->path) != 0 && errno != ENOENT)
-        return pd_fail_errno(error, "cannot remove", oldest->path);
-    log->bytes -= oldest->size;
+    struct pd_segment *segment = log->segments[at];
+    if (unlink(segment->path) != 0 && errno != ENOENT)
+        return pd_fail_errno(error, "cannot remove", segment->path);
+    log->bytes -= segment->size;
+    log->erased -= segment->erased.count;
+    log->kept -= segment->last + 1 - segment->base - segment->erased.count;
     log->count--;
-    memmove(log->segments, log->segments + 1, log->count * sizeof *log->segments);
-    if (oldest->references > 1) { /* a sync is under way; whoever runs it comes back with the lock */
-        pd_segment_unref(oldest);
+    memmove(log->segments + at, log->segments + at + 1, (log->count - at) * sizeof *log->segments);
+    log->gaps = false;
+    for (size_t i = 1; i < log->count; i++)
+        log->gaps = log->gaps || log->segments[i - 1]->last + 1 < log->segments[i]->base;
+    log->first = pd_log_next_kept(log, pd_max64(log->first, log->segments[0]->base));
+    if (segment->references > 1) { /* a sync is under way; whoever runs it comes back with the lock */
+        pd_segment_unref(segment);
         return PD_OK;
     }
-    oldest->next = *dropped;
-    *dropped = oldest;
+    segment->next = *dropped;
+    *dropped = segment;
     return PD_OK;
 }
 
@@ -253,5 +273,5 @@ struct pd_segment *pd_log_segment(const struct pd_log *log, uint64_t sequence)
         else
             high = middle;
     }
-    return log->segments[low];
+    return sequence <= log->segments[low]->last ? log->segments[low] : NULL;
 }

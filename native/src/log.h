@@ -5,6 +5,7 @@
 
 #include "base.h"
 #include "batch.h"
+#include "journal.h"
 #include "segment.h"
 
 struct pd_log_options {
@@ -24,7 +25,15 @@ struct pd_log {
     uint64_t durable_sequence; /* up to here fdatasync has been answered */
     uint64_t newest_time_ns;
     uint64_t bytes;
-    uint64_t cut_bytes; /* torn tail that opening removed */
+    uint64_t first;              /* of what is kept; last_sequence + 1: nothing is */
+    uint64_t kept;               /* records */
+    uint64_t erased;             /* records that are still in files */
+    bool gaps;                   /* there are sequences between segments whose files are gone */
+    bool hollow;                 /* there may be a sealed segment of which nothing is kept */
+    bool stale;                  /* `erasures` lacks something */
+    struct pd_run erasing;       /* of the change under way */
+    struct pd_journal *erasures; /* NULL: nothing was ever erased */
+    uint64_t cut_bytes;          /* torn tail that opening removed */
     uint32_t epoch;
     bool grown;  /* a segment was made, and the directory not synced since */
     bool failed; /* a sync failed, or an append could not be undone: nothing more is taken */
@@ -66,15 +75,18 @@ uint64_t pd_log_first_sequence(const struct pd_log *log);
 bool pd_log_oldest_expired(struct pd_log *log, uint64_t now_ns);
 uint64_t pd_log_oldest_expires_ns(struct pd_log *log);
 
-/* Remove the oldest segment, which is not the only one, and its file's name. What is left of it goes to the
+/* Remove the segment at place `at`, which is not the last one, and its file's name. What is left of it goes to the
  * front of *dropped: to be freed with pd_segment_unref without the lock, since the system takes its time over
  * a large file. The directory is not synced. */
-int pd_log_drop_oldest(struct pd_log *log, struct pd_segment **dropped, pd_error *error);
+int pd_log_drop(struct pd_log *log, size_t at, struct pd_segment **dropped, pd_error *error);
 
 /* Remove all files of a log that is closed. */
 int pd_log_delete(const char *directory, pd_error *error);
 
-/* The segment with a sequence between first and last, or NULL. */
+/* Begin a new segment, so that the one that was written to can be dropped. */
+int pd_log_seal(struct pd_log *log, pd_error *error);
+
+/* The segment that has the sequence in its file, or NULL. */
 struct pd_segment *pd_log_segment(const struct pd_log *log, uint64_t sequence);
 
 /* For recover.c. */

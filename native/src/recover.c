@@ -21,6 +21,8 @@
  */
 #include "log.h"
 
+#include "erasure.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -66,8 +68,29 @@ static int list_bases(const char *directory, uint64_t **bases, size_t *count, pd
     return rc;
 }
 
-/* All segments as they are on the disk: `size` is that of the file, `last` what the next one's name says. */
-static int open_segments(struct pd_log *log, const uint64_t *bases, size_t count, pd_error *error)
+/* Finish what a crash left of segments that were to go. */
+static int remove_gone(const struct pd_log *log, const struct pd_erasures *erasures, uint64_t *bases, size_t *count,
+                       pd_error *error)
+{
+    char path[PD_PATH_MAX];
+    size_t kept = 0;
+    for (size_t i = 0; i < *count; i++) {
+        if (!pd_erasures_gone(erasures, bases[i])) {
+            bases[kept++] = bases[i];
+            continue;
+        }
+        snprintf(path, sizeof path, "%s/%020llu.seg", log->directory, (unsigned long long)bases[i]);
+        if (unlink(path) != 0)
+            return pd_fail_errno(error, "cannot remove", path);
+    }
+    *count = kept;
+    return PD_OK;
+}
+
+/* All segments as they are on the disk: `size` is that of the file, `last` what the next one's name says and what
+ * was removed between them. */
+static int open_segments(struct pd_log *log, const struct pd_erasures *erasures, const uint64_t *bases, size_t count,
+                         pd_error *error)
 {
     uint64_t limit = pd_log_segment_limit(&log->options);
     for (size_t i = 0; i < count; i++) {
@@ -77,7 +100,7 @@ static int open_segments(struct pd_log *log, const uint64_t *bases, size_t count
             return rc;
         segment->size = segment->synced = segment->allocated;
         if (i + 1 < count)
-            segment->last = bases[i + 1] - 1;
+            segment->last = pd_erasures_last(erasures, bases[i], bases[i + 1]);
         if (!pd_log_push(log, segment)) {
             pd_segment_unref(segment);
             return pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", log->directory);
@@ -208,12 +231,12 @@ static int scan_end(struct pd_log *log, size_t from, pd_error *error)
         if (rc != PD_OK)
             return rc;
         bool last = i + 1 == log->count;
-        if (!last && log->segments[i + 1]->base == expected) {
+        if (!last && segment->last + 1 == expected) {
             segment->size = end; /* zeros may follow: it was sealed, and not yet cut */
-            segment->last = expected - 1;
+            expected = log->segments[i + 1]->base;
             continue;
         }
-        if (!last && log->segments[i + 1]->base < expected)
+        if (!last && segment->last + 1 < expected)
             return pd_segment_corrupted(log->segments[i + 1], 0, error);
         if ((rc = cut(log, i, end, expected, error)) != PD_OK)
             return rc;
@@ -264,14 +287,22 @@ static int first_segment(struct pd_log *log, pd_error *error)
 
 int pd_log_recover(struct pd_log *log, pd_error *error)
 {
+    struct pd_erasures erasures;
     uint64_t *bases = NULL;
     size_t count = 0;
-    int rc = list_bases(log->directory, &bases, &count, error);
+    int rc = pd_erasures_load(log, &erasures, error);
     if (rc == PD_OK)
-        rc = open_segments(log, bases, count, error);
+        rc = list_bases(log->directory, &bases, &count, error);
+    if (rc == PD_OK)
+        rc = remove_gone(log, &erasures, bases, &count, error);
+    if (rc == PD_OK)
+        rc = open_segments(log, &erasures, bases, count, error);
     free(bases);
     if (rc == PD_OK)
         rc = log->count > 0 ? recover_segments(log, error) : first_segment(log, error);
+    if (rc == PD_OK)
+        rc = pd_erasures_apply(log, &erasures, error);
+    pd_erasures_fini(&erasures);
     if (rc != PD_OK)
         return rc;
     log->epoch++;

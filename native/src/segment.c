@@ -72,6 +72,7 @@ void pd_segment_unref(struct pd_segment *segment)
         munmap((void *)(uintptr_t)segment->map, segment->map_length);
     pd_segment_close_file(segment);
     free(segment->marks);
+    pd_bitmap_fini(&segment->erased);
     free(segment->path);
     free(segment);
 }

@@ -6,6 +6,7 @@
 
 #include "base.h"
 #include "batch.h"
+#include "bitmap.h"
 
 /* A place in the file from which to hop to a sequence. */
 struct pd_mark {
@@ -26,8 +27,9 @@ struct pd_segment {
     struct pd_mark *marks; /* one for about each 64 KiB */
     size_t mark_count;
     size_t mark_capacity;
-    uint64_t limit; /* what size never exceeds */
-    int fd;         /* -1 when it is not open */
+    struct pd_bitmap erased; /* sequence - base of what is not kept */
+    uint64_t limit;          /* what size never exceeds */
+    int fd;                  /* -1 when it is not open */
     bool indexed;
     unsigned references;
     struct pd_segment *next; /* among those that were dropped */

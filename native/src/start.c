@@ -12,6 +12,7 @@
  */
 #include "start.h"
 
+#include "erasure.h"
 #include "reader.h"
 
 #include <stdlib.h>
@@ -115,24 +116,27 @@ int pd_start_last_step(const struct pd_log *log, struct pd_span filter, struct p
     struct pd_reader reader = {0};
     uint64_t from = 1;
     *found = 0;
+    *to = pd_log_previous(log, *to);
+    if (*to == 0)
+        return PD_OK;
     int rc = near_before(log, *to, &from, error);
     from = pd_max64(from, pd_log_first_sequence(log));
-    for (uint64_t at = from; rc == PD_OK && at <= *to;) {
+    for (uint64_t at = pd_log_next(log, from); rc == PD_OK && at <= *to; at = pd_log_next(log, at)) {
         if ((rc = pd_reader_seek_batch(&reader, log, at, error)) != PD_OK)
             return rc;
         int matching = pd_selection_match(scratch, &reader, filter);
         if (matching < 0)
             return pd_fail(error, PD_LIMIT_REACHED, "no memory to look for the last record");
         uint64_t end = pd_min64(*to + 1, reader.header.base_sequence + reader.header.record_count);
-        for (; matching > 0 && matching < reader.header.subject_count && at < end; at++) {
+        for (; matching > 0 && matching < reader.header.subject_count && at < end; at = pd_log_next(log, at + 1)) {
             if ((rc = pd_reader_seek(&reader, log, at, error)) != PD_OK)
                 return rc;
             if (scratch->matches[reader.record.subject])
                 *found = at;
         }
         if (matching == reader.header.subject_count)
-            *found = end - 1;
-        at = end;
+            *found = pd_log_previous(log, end - 1);
+        at = pd_max64(at, end);
     }
     *to = from - 1;
     return rc;
@@ -206,11 +210,11 @@ static int look_at_batch(struct pd_newest *newest, const struct pd_log *log, str
     size_t subjects = reader->header.subject_count;
     int rc = PD_OK;
     if (subjects == 1)
-        return note(newest, scratch->table[0], end - 1, error);
+        return note(newest, scratch->table[0], pd_log_previous(log, end - 1), error);
     if (!pd_reserve((void **)&newest->last, &newest->last_capacity, subjects, sizeof *newest->last))
         return pd_fail(error, PD_LIMIT_REACHED, "no memory to look for the last record of each subject");
     memset(newest->last, 0, subjects * sizeof *newest->last);
-    for (; at < end; at++) {
+    for (; at < end; at = pd_log_next(log, at + 1)) {
         if ((rc = pd_reader_seek(reader, log, at, error)) != PD_OK)
             return rc;
         newest->last[reader->record.subject] = at;
@@ -226,7 +230,10 @@ int pd_newest_step(struct pd_newest *newest, const struct pd_log *log, struct pd
 {
     struct pd_reader reader = {0};
     *at = pd_max64(*at, pd_log_first_sequence(log));
-    for (uint64_t looked = 0; *at <= to && looked < STEP_BYTES; looked += reader.header.length) {
+    for (uint64_t looked = 0; looked < STEP_BYTES; looked += reader.header.length) {
+        *at = pd_log_next(log, *at);
+        if (*at > to)
+            break;
         int rc = pd_reader_seek_batch(&reader, log, *at, error);
         if (rc != PD_OK)
             return rc;

@@ -9,6 +9,7 @@
 #include "stream.h"
 
 #include "engine.h"
+#include "erasure.h"
 #include "stream_internal.h"
 
 #include <dirent.h>
@@ -97,6 +98,7 @@ int pd_stream_alloc(pd_engine *engine, const char *name, const pd_stream_config 
     if (rc == PD_OK) {
         stream->visible_sequence = stream->log.last_sequence;
         rc = pd_stream_load_dedup(stream, error);
+        pd_stream_trim(stream);
     }
     if (rc != PD_OK) {
         pd_stream_close(stream, rc);
@@ -197,6 +199,7 @@ void pd_stream_configure(struct pd_stream *stream, const pd_stream_config *confi
     stream->dedup.limit = config->duplicate_limit;
     pd_dedup_trim(&stream->dedup, pd_max64(pd_wall_ns(), stream->log.newest_time_ns));
     pd_log_configure(&stream->log, config->max_age_ns, pd_stream_dropping_bytes(config));
+    pd_stream_trim(stream);
     pthread_mutex_unlock(&stream->lock);
     pd_timer_schedule(&stream->engine->timer, stream, 0);
 }
@@ -209,8 +212,8 @@ void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info)
     if (!stream->closed) {
         info->first_sequence = pd_log_first_sequence(&stream->log);
         info->last_sequence = stream->log.last_sequence;
-        info->messages = info->last_sequence + 1 - info->first_sequence;
-        info->bytes = stream->log.bytes;
+        info->messages = stream->log.kept;
+        info->bytes = pd_log_kept_bytes(&stream->log);
         info->durable_sequence = stream->visible_sequence;
         info->consumers = stream->consumer_count;
         info->cut_bytes = stream->log.cut_bytes;
@@ -286,14 +289,16 @@ uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct
             return now_mono_ns + RETRY_NS;
         for (size_t i = 0; i < stream->consumer_count; i++)
             pd_consumer_skip_to(stream->consumers[i], &stream->log, first, &stream->selection);
-        if (pd_log_drop_oldest(&stream->log, dropped, NULL) != PD_OK)
+        if (pd_log_drop(&stream->log, 0, dropped, NULL) != PD_OK)
             return now_mono_ns + RETRY_NS;
     }
+    if (!pd_log_drop_erased(&stream->log, dropped))
+        return now_mono_ns + RETRY_NS;
     uint64_t expires = pd_log_oldest_expires_ns(&stream->log);
     return expires == UINT64_MAX ? UINT64_MAX : pd_add_saturating(now_mono_ns, expires - now_ns + 1000000u);
 }
 
-static void free_dropped(struct pd_stream *stream, struct pd_segment *dropped)
+void pd_stream_free_dropped(struct pd_stream *stream, struct pd_segment *dropped)
 {
     char path[PD_PATH_MAX];
     if (dropped == NULL)
@@ -328,7 +333,7 @@ uint64_t pd_stream_tick(struct pd_stream *stream)
     }
     pthread_mutex_unlock(&stream->lock);
     pd_finished_tell(&finished);
-    free_dropped(stream, dropped);
+    pd_stream_free_dropped(stream, dropped);
     return next;
 }
 

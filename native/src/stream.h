@@ -110,7 +110,9 @@ int pd_stream_fetch(struct pd_stream *stream, const char *consumer, struct pd_fe
 int pd_stream_ack(struct pd_stream *stream, const char *consumer, const pd_ack *acks, uint32_t count, uint32_t *known,
                   pd_error *error);
 
-/* As pd_stream_read and the pd_consumer functions of the boundary. */
+/* As pd_stream_purge, pd_stream_read and the pd_consumer functions of the boundary. */
+int pd_stream_purge_records(struct pd_stream *stream, const char *pattern, uint64_t before, uint64_t keep,
+                            uint64_t *removed, pd_error *error);
 int pd_stream_look(struct pd_stream *stream, uint64_t after, const char *pattern, uint32_t max_records,
                    uint32_t max_bytes, uint8_t **block, size_t *length, uint32_t *records, pd_error *error);
 int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const char *filter,

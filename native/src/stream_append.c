@@ -148,8 +148,9 @@ static int append_locked(struct pd_stream *stream, const struct pd_batch_view *b
         pending->first_sequence = log->last_sequence;
     pd_count(&stream->engine->counters.duplicates, pending->duplicates);
     promise(stream, durability, pending, finished);
+    pd_stream_trim(stream);
     bool over = log->count > 1 && log->options.max_bytes != 0 && log->bytes > log->options.max_bytes;
-    if (over || log->count != segments)
+    if (over || log->hollow || log->count != segments)
         pd_timer_schedule(&stream->engine->timer, stream, 0); /* retention has something to look at */
     return PD_OK;
 }

@@ -1,5 +1,6 @@
 /* Fetching from a stream: at once, waiting, and looking without a consumer. */
 #include "engine.h"
+#include "erasure.h"
 #include "stream_internal.h"
 
 #include "subject.h"
@@ -183,7 +184,8 @@ static int look(struct pd_stream *stream, uint64_t after, struct pd_span pattern
     uint64_t at = pd_max64(pd_add_saturating(after, 1), pd_log_first_sequence(&stream->log));
     uint64_t loaded = 0;
     int matching = 0;
-    while (at <= stream->visible_sequence && selection->count < selection->max_records) {
+    while (selection->count < selection->max_records &&
+           (at = pd_log_next(&stream->log, at)) <= stream->visible_sequence) {
         int rc = pd_reader_seek_batch(&reader, &stream->log, at, error);
         if (rc != PD_OK)
             return rc;

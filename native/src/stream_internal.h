@@ -31,12 +31,15 @@ bool pd_fetch_any(const struct pd_fetch *fetch, uint64_t ignored);
 bool pd_fetch_owned(const struct pd_fetch *fetch, uint64_t owner);
 bool pd_fetch_expired(const struct pd_fetch *fetch, uint64_t now_ns);
 
-/* Drop what retention wants gone, as pd_log_drop_oldest; when to look again. */
+/* Drop what retention wants gone, as pd_log_drop; when to look again. */
 uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct pd_segment **dropped);
 
 /* Takes the lock itself: the newest record of each matching subject, of those up to `to` that readers see. */
 int pd_stream_collect_newest(struct pd_stream *stream, const char *filter, uint64_t to, struct pd_picks *ahead,
                              pd_error *error);
+
+/* Without the lock: free what was dropped. */
+void pd_stream_free_dropped(struct pd_stream *stream, struct pd_segment *dropped);
 
 struct pd_consumer *pd_stream_consumer(struct pd_stream *stream, const char *name, pd_error *error);
 
@@ -50,6 +53,16 @@ int pd_stream_check_room(const struct pd_stream *stream, const struct pd_batch_h
 
 /* The limits by which the log drops its oldest segments. */
 uint64_t pd_stream_dropping_bytes(const pd_stream_config *config);
+
+/* Erase the records from `from` to `to`: consumers first. How many they were goes to *erased (may be NULL). It is in
+ * the journal after pd_log_erase_commit. */
+int pd_stream_erase(struct pd_stream *stream, uint64_t from, uint64_t to, uint64_t *erased, pd_error *error);
+
+/* The same for one record whose subject is known. */
+int pd_stream_erase_one(struct pd_stream *stream, uint64_t sequence, struct pd_span subject, pd_error *error);
+
+/* Erase the oldest records that are over max_records. */
+void pd_stream_trim(struct pd_stream *stream);
 
 /* When the oldest record that is kept was appended; 0: there is none, or its segment cannot be read. */
 uint64_t pd_stream_first_time(struct pd_stream *stream);

@@ -1,4 +1,7 @@
-/* The limits of a stream: what of a batch they refuse. What they remove is in stream.c. */
+/* The limits of a stream: what of a batch they refuse, and which records they erase. Whole segments are dropped in
+ * stream.c. */
+#include "engine.h"
+#include "erasure.h"
 #include "stream_internal.h"
 
 int pd_stream_check_sizes(const struct pd_stream *stream, const struct pd_batch_view *batch, pd_error *error)
@@ -27,16 +30,43 @@ int pd_stream_check_room(const struct pd_stream *stream, const struct pd_batch_h
 {
     const pd_stream_config *config = &stream->config;
     const struct pd_log *log = &stream->log;
-    uint64_t kept = log->last_sequence + 1 - pd_log_first_sequence(log);
+    uint64_t kept = log->kept;
     if (config->discard_new == 0)
         return PD_OK;
     if (config->max_records != 0 && kept + header->record_count > config->max_records)
         return pd_fail(error, PD_STREAM_FULL, "stream %s has %llu records and takes no more than %llu", stream->name,
                        (unsigned long long)kept, (unsigned long long)config->max_records);
-    if (config->max_bytes != 0 && log->bytes + header->length > config->max_bytes)
+    uint64_t bytes = config->max_bytes != 0 ? pd_log_kept_bytes(log) : 0;
+    if (config->max_bytes != 0 && bytes + header->length > config->max_bytes)
         return pd_fail(error, PD_STREAM_FULL, "stream %s has %llu bytes and takes no more than %llu", stream->name,
-                       (unsigned long long)log->bytes, (unsigned long long)config->max_bytes);
+                       (unsigned long long)bytes, (unsigned long long)config->max_bytes);
     return PD_OK;
+}
+
+int pd_stream_erase(struct pd_stream *stream, uint64_t from, uint64_t to, uint64_t *erased, pd_error *error)
+{
+    for (size_t i = 0; i < stream->consumer_count; i++)
+        pd_consumer_forget(stream->consumers[i], &stream->log, from, to, &stream->selection);
+    return pd_log_erase(&stream->log, from, to, erased, error);
+}
+
+int pd_stream_erase_one(struct pd_stream *stream, uint64_t sequence, struct pd_span subject, pd_error *error)
+{
+    for (size_t i = 0; i < stream->consumer_count; i++)
+        pd_consumer_forget_one(stream->consumers[i], sequence, subject);
+    return pd_log_erase(&stream->log, sequence, sequence, NULL, error);
+}
+
+void pd_stream_trim(struct pd_stream *stream)
+{
+    struct pd_log *log = &stream->log;
+    uint64_t limit = stream->config.max_records;
+    if (limit == 0 || log->kept <= limit || stream->config.discard_new != 0)
+        return;
+    uint64_t from = log->first;
+    uint64_t to = pd_log_nth(log, log->kept - limit) - 1;
+    if (pd_stream_erase(stream, from, to, NULL, NULL) == PD_OK)
+        pd_log_erase_commit(log, NULL);
 }
 
 uint64_t pd_stream_first_time(struct pd_stream *stream)

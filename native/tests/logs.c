@@ -35,7 +35,7 @@ void sync_log(struct pd_log *log)
 void drop_oldest(struct pd_log *log)
 {
     struct pd_segment *dropped = NULL;
-    CHECK_EQUAL(pd_log_drop_oldest(log, &dropped, NULL), PD_OK);
+    CHECK_EQUAL(pd_log_drop(log, 0, &dropped, NULL), PD_OK);
     pd_segment_unref(dropped);
 }
 

@@ -8,6 +8,8 @@ void test_batch(void);
 void test_subject(void);
 void test_dedup(void);
 void test_rate(void);
+void test_bitmap(void);
+void test_erasure(void);
 void test_limits(void);
 void test_log(void);
 void test_recovery(void);
@@ -23,10 +25,11 @@ static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
-    {"crc32c", test_crc32c},   {"batch", test_batch},   {"subject", test_subject},   {"dedup", test_dedup},
-    {"rate", test_rate},       {"limits", test_limits}, {"log", test_log},           {"full", test_full},
-    {"journal", test_journal}, {"start", test_start},   {"consumer", test_consumer}, {"recovery", test_recovery},
-    {"wire", test_wire},       {"engine", test_engine}, {"threads", test_threads},
+    {"crc32c", test_crc32c},     {"batch", test_batch},   {"subject", test_subject}, {"dedup", test_dedup},
+    {"rate", test_rate},         {"bitmap", test_bitmap}, {"erasure", test_erasure}, {"limits", test_limits},
+    {"log", test_log},           {"full", test_full},     {"journal", test_journal}, {"consumer", test_consumer},
+    {"recovery", test_recovery}, {"wire", test_wire},     {"engine", test_engine},   {"threads", test_threads},
+    {"start", test_start},
 };
 
 int main(int count, char **arguments)

@@ -67,8 +67,98 @@ static void times_and_rates(void)
     rig_stop(&rig);
 }
 
+static void the_oldest_records_go(void)
+{
+    struct stream_rig rig;
+    pd_stream_info info;
+    pd_consumer_info consumer;
+    uint64_t sequences[100];
+    const char *directory = fresh_directory(0);
+    pd_stream_config config = {.max_records = 10};
+    const pd_consumer_config plain = {.start_sequence = 1, .ack_wait_ns = 1u << 30, .max_ack_pending = 100};
+    rig_start(&rig, directory, &config);
+    CHECK_EQUAL(pd_consumer_open(rig.engine, "s", "all", ">", &plain, &rig.error), PD_OK);
+    CHECK_EQUAL(pd_consumer_open(rig.engine, "s", "odd", "odd", &plain, &rig.error), PD_OK);
+    for (int i = 1; i <= 25; i++) {
+        rig_append(&rig, i % 2 == 1 ? "odd" : "even", "", 1, 7, 500);
+        rig_info(&rig, &info);
+        CHECK_EQUAL(info.messages, i == 1 ? 7 : 10);
+        CHECK_EQUAL(info.first_sequence, i == 1 ? 1 : i * 7 - 9);
+        CHECK_EQUAL(rig_read(&rig, 0, ">", sequences, 100), info.messages);
+        CHECK_EQUAL(sequences[0], info.first_sequence);
+        pd_consumer_info_get(rig.engine, "s", "all", &consumer, &rig.error);
+        CHECK_EQUAL(consumer.pending, info.messages);
+        pd_consumer_info_get(rig.engine, "s", "odd", &consumer, &rig.error);
+        CHECK_EQUAL(consumer.pending, i % 2 == 1 ? 7 : 3);
+    }
+    CHECK(info.bytes > 10 * 500 && info.bytes < 10 * 700);
+    config.max_records = 4;
+    rig_configure(&rig, &config);
+    rig_info(&rig, &info);
+    CHECK(info.messages == 4 && info.first_sequence == 172);
+    config.max_records = 0;
+    rig_configure(&rig, &config);
+    rig_stop(&rig);
+    rig_start(&rig, directory, &config);
+    rig_info(&rig, &info);
+    CHECK(info.messages == 4 && info.first_sequence == 172 && info.last_sequence == 175);
+    rig_stop(&rig);
+}
+
+static uint64_t purge(struct stream_rig *rig, const char *pattern, uint64_t before, uint64_t keep)
+{
+    uint64_t removed = 999;
+    CHECK_EQUAL(pd_stream_purge(rig->engine, "s", pattern, before, keep, &removed, &rig->error), PD_OK);
+    return removed;
+}
+
+static void purging(void)
+{
+    struct stream_rig rig;
+    pd_stream_info info;
+    pd_consumer_info consumer;
+    uint64_t sequences[100];
+    uint64_t removed;
+    const char *directory = fresh_directory(0);
+    const pd_stream_config config = {0};
+    const pd_consumer_config plain = {.start_sequence = 1, .ack_wait_ns = 1u << 30, .max_ack_pending = 100};
+    rig_start(&rig, directory, &config);
+    CHECK_EQUAL(pd_consumer_open(rig.engine, "s", "all", ">", &plain, &rig.error), PD_OK);
+    for (uint32_t i = 0; i < 30; i++) /* 1 to 10 on a, 11 to 20 on b, … */
+        rig_append(&rig, i % 3 == 0 ? "a" : i % 3 == 1 ? "b" : "c", "", 1, 10, 100);
+    CHECK_EQUAL(purge(&rig, "b", 0, 0), 100);
+    CHECK_EQUAL(purge(&rig, "a", 51, 3), 17); /* of 1 to 10 and 31 to 40 */
+    CHECK_EQUAL(rig_read(&rig, 0, "a", sequences, 100), 83);
+    CHECK(sequences[0] == 38 && sequences[2] == 40 && sequences[3] == 61);
+    CHECK_EQUAL(rig_read(&rig, 0, "b", sequences, 100), 0);
+    CHECK_EQUAL(purge(&rig, "c", 0, 100), 0);
+    rig_info(&rig, &info);
+    CHECK(info.messages == 183 && info.first_sequence == 21 && info.last_sequence == 300);
+    pd_consumer_info_get(rig.engine, "s", "all", &consumer, &rig.error);
+    CHECK_EQUAL(consumer.pending, 183);
+    CHECK_EQUAL(purge(&rig, ">", 40, 0), 12); /* 21 to 30, 38 and 39 */
+    CHECK_EQUAL(purge(&rig, ">", 0, 7), 164);
+    rig_stop(&rig);
+    rig_start(&rig, directory, &config);
+    CHECK_EQUAL(pd_consumer_open(rig.engine, "s", "all", ">", &plain, &rig.error), PD_OK);
+    CHECK_EQUAL(rig_read(&rig, 0, ">", sequences, 100), 7);
+    CHECK(sequences[0] == 294 && sequences[6] == 300);
+    pd_consumer_info_get(rig.engine, "s", "all", &consumer, &rig.error);
+    CHECK_EQUAL(consumer.pending, 7);
+    CHECK_EQUAL(purge(&rig, ">", 0, 0), 7);
+    CHECK_EQUAL(purge(&rig, ">", 0, 0), 0);
+    rig_info(&rig, &info);
+    CHECK(info.messages == 0 && info.bytes == 0 && info.first_sequence == 301 && info.first_time_ns == 0);
+    CHECK_EQUAL(rig_append(&rig, "a", "", 1, 1, 10).first_sequence, 301);
+    CHECK_EQUAL(pd_stream_purge(rig.engine, "s", "a..b", 0, 0, &removed, &rig.error), PD_INVALID);
+    CHECK_EQUAL(pd_stream_purge(rig.engine, "t", ">", 0, 0, &removed, &rig.error), PD_NO_STREAM);
+    rig_stop(&rig);
+}
+
 void test_limits(void)
 {
+    the_oldest_records_go();
+    purging();
     records_over_their_size_are_refused();
     a_full_stream_refuses_whole_batches();
     times_and_rates();

@@ -15,7 +15,7 @@ from platformd.queues.native import supported
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.base import NativeBase
 from platformd.queues.native.checks import check_pattern, named
-from platformd.queues.native.library import U32, U64, whole
+from platformd.queues.native.library import U32, U64, call, whole
 
 READ_BYTES = 16 << 20
 """The most that one ``read`` gives, in bytes of records; it gives at least one record."""
@@ -92,4 +92,11 @@ class NativeRecords(NativeBase):
 
     async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
         """As ``contract.Streams.purge``."""
-        raise supported.unsupported(named(stream), "purge")
+        self._stream_config(stream)
+        check_pattern(subject)
+        bounds = (whole("before", before, U64), whole("keep", keep, U64))
+        removed = ffi.new("uint64_t *")
+        await self._in_thread(
+            call, named(stream), lib.pd_stream_purge, self._engine, stream.encode(), subject.encode(), *bounds, removed
+        )
+        return int(removed[0])

@@ -25,8 +25,6 @@ def check_stream(subject: str, config: StreamConfig) -> None:
         Unsupported: a field has a value that this engine cannot keep.
     """
     _check_defaults(subject, config, StreamConfig(subjects=()), STREAM_DEFAULTS)
-    if config.max_records and config.discard == "old":
-        raise unsupported(subject, "max_records with discard 'old'", "use max_bytes, or discard 'new'")
 
 
 def check_consumer(subject: str, config: ConsumerConfig) -> None:
