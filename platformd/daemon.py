@@ -50,6 +50,7 @@ from platformd.model.service import ENDPOINT, SERVICE, EndpointSpec, EndpointSta
 from platformd.pipelines import controller as pipelines
 from platformd.pipelines.rules import check_expressions
 from platformd.queues.contract import Streams
+from platformd.queues.jetstream import open_jetstream
 from platformd.queues.native import open_native
 from platformd.registry import controller as registry
 
@@ -85,7 +86,7 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
     with hold_state_dir(settings.state_path, holder) as state:
         async with (
             _open_store(state, settings, clock) as store,
-            open_native(state / "streams", _queue_sockets(settings.socket_path), settings.queues, clock) as streams,
+            _open_streams(state, settings, clock) as streams,
         ):
             conductor = Conductor(store, clock, uuid7(clock), KINDS, admission={"Pipeline": (check_expressions,)})
             platform = Platform(
@@ -112,6 +113,18 @@ async def _open_store(state: Path, settings: Settings, clock: Clock) -> AsyncIte
         return
     async with open_etcd(settings.etcd, settings.store) as cluster, claim(cluster, OWNER_KEY):
         yield cluster
+
+
+@asynccontextmanager
+async def _open_streams(state: Path, settings: Settings, clock: Clock) -> AsyncIterator[Streams]:
+    """The engine that the settings name, with the same sockets for programs outside."""
+    sockets = _queue_sockets(settings.socket_path)
+    if settings.queues.engine == "native":
+        async with open_native(state / "streams", sockets, settings.queues, clock) as embedded:
+            yield embedded
+        return
+    async with open_jetstream(sockets, settings.nats, settings.queues, clock) as distributed:
+        yield distributed
 
 
 def _queue_sockets(socket_path: Path) -> Path:

@@ -160,8 +160,8 @@ class EtcdSettings(_Section, frozen=True, kw_only=True):
 class QueueSettings(_Section, frozen=True, kw_only=True):
     """The data queues."""
 
-    engine: Literal["native"] = "native"
-    """Which engine keeps the streams."""
+    engine: Literal["native", "jetstream"] = "native"
+    """Which engine keeps the streams: ``native`` in the state directory, or the NATS of section nats."""
     segment_size: Size = "64MiB"
     """The size of one log file of a stream; retention drops whole files."""
     max_batch: Size = "16MiB"
@@ -176,6 +176,57 @@ class QueueSettings(_Section, frozen=True, kw_only=True):
     """Bytes of batches waiting for the disk. Over it: ingest waits, which holds producers back."""
     max_waiting_fetches: int = 4096
     """Long polls waiting for records. Over it: refused."""
+
+
+class NatsSettings(_Section, frozen=True, kw_only=True):
+    """The NATS (2.10 or newer, with JetStream) that keeps the streams when their engine is ``jetstream``."""
+
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    """Its servers; more than one for fail-over. ``tls://`` asks for TLS; a server may ask for it too."""
+    prefix: str = ""
+    """One token put in front of every subject (``north.alerts.ztf``) and every stream's name, so that several sites
+    can share an account. Empty: none. One daemon for each prefix."""
+    domain: str = ""
+    """The JetStream domain to use. Empty: the server's own."""
+    replicas: int = 1
+    """How many servers keep each stream: 1, 3 or 5."""
+    sync: Literal["interval", "always"] = "interval"
+    """What the servers' ``sync_interval`` says. With ``interval`` (their default, two minutes) an acknowledgement means
+    that the servers' operating systems have the record, and ``fsync`` is refused; with ``always`` it is on the disk."""
+    user: str = ""
+    """User name, where the servers know users."""
+    password_file: str = ""
+    """File with the user's password on its first line; read again at every login, as the other files are."""
+    token_file: str = ""
+    """File with a token on its first line."""
+    nkey_file: str = ""
+    """File with the seed of a user's nkey (``SU…``) on its first line."""
+    creds_file: str = ""
+    """File with a user's JWT and seed, as ``nsc`` writes them."""
+    ca_file: str = ""
+    """PEM file of the authority that signed the servers' certificates. Empty: the system's authorities."""
+    cert_file: str = ""
+    """PEM file of our certificate, where the servers ask for one."""
+    key_file: str = ""
+    """PEM file of the key of ``cert_file``."""
+    tls_first: bool = False
+    """Speak TLS from the first byte, for servers with ``handshake_first``."""
+    request_timeout: Duration = "5s"
+    """How long a request may take, reconnecting included."""
+    connect_timeout: Duration = "2s"
+    """How long one attempt to connect to a server may take."""
+    keepalive_interval: Duration = "5s"
+    """How long a connection may be silent before the server is asked for a sign of life."""
+    keepalive_timeout: Duration = "3s"
+    """How long that sign of life may take before the connection is given up."""
+    retry_delay: Duration = "50ms"
+    """The first wait before another attempt to connect; doubles up to ``retry_delay_max``."""
+    retry_delay_max: Duration = "2s"
+    """The longest wait before another attempt to connect."""
+    max_unsent: Size = "16MiB"
+    """Bytes that wait for the network. Over it: callers wait."""
+    status_interval: Duration = "1s"
+    """How often the state of all streams and consumers is asked for, beside what each operation tells."""
 
 
 class HealthSettings(_Section, frozen=True, kw_only=True):
@@ -208,6 +259,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     door: DoorSettings = msgspec.field(default_factory=DoorSettings)
     etcd: EtcdSettings = msgspec.field(default_factory=EtcdSettings)
     queues: QueueSettings = msgspec.field(default_factory=QueueSettings)
+    nats: NatsSettings = msgspec.field(default_factory=NatsSettings)
     health: HealthSettings = msgspec.field(default_factory=HealthSettings)
     pipelines: PipelineSettings = msgspec.field(default_factory=PipelineSettings)
 
@@ -254,6 +306,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "door": DoorSettings,
     "etcd": EtcdSettings,
     "queues": QueueSettings,
+    "nats": NatsSettings,
     "health": HealthSettings,
     "pipelines": PipelineSettings,
 }

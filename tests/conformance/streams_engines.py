@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from platformd.core.clock import SystemClock
 from platformd.core.settings import QueueSettings
 from platformd.queues.contract import Ack, AckKind, Delivery, Record, Streams
+from platformd.queues.jetstream import open_jetstream
 from platformd.queues.native.engine import open_native
+from tests.support.nats import binary, shared_nats
 
 SETTINGS = QueueSettings(
     segment_size="1MiB", max_batch="256KiB", max_record="64KiB", max_streams=8, max_consumers=8, max_waiting_fetches=8
@@ -25,6 +27,7 @@ class NativeEngine:
     """The embedded engine, opened as often as a test likes over the same directory."""
 
     name = "native"
+    refuses: frozenset[str] = frozenset()
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "streams"
@@ -36,7 +39,42 @@ class NativeEngine:
             yield streams
 
 
-ENGINES: dict[str, Callable[[Path], NativeEngine]] = {"native": NativeEngine}
+class Engine(Protocol):
+    """One place with one engine's state, opened again and again."""
+
+    name: str
+    refuses: frozenset[str]
+    """What it does not do, and says so."""
+    directory: Path
+    sockets: Path
+
+    def open(self, settings: QueueSettings = SETTINGS) -> AbstractAsyncContextManager[Streams]:
+        """The engine, with these settings."""
+        ...
+
+
+class JetStreamEngine:
+    """The engine on a NATS that all tests share, below a prefix that belongs to the directory."""
+
+    name = "jetstream"
+    refuses = frozenset({"duplicate_limit", "compression", "purge before and keep"})
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "streams"
+        self.sockets = directory / "q"
+        self._directory = directory
+        shared_nats(directory)  # from here on other processes find it
+
+    @asynccontextmanager
+    async def open(self, settings: QueueSettings = SETTINGS, **nats: Any) -> AsyncIterator[Streams]:
+        found = shared_nats(self._directory, sync="always", **nats)
+        async with open_jetstream(self.sockets, found, settings, SystemClock()) as streams:
+            yield streams
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {"native": NativeEngine}
+if binary() is not None:
+    ENGINES["jetstream"] = JetStreamEngine
 
 
 def records(*payloads: str, subject: str = "a.b", ids: bool = False) -> list[Record]:

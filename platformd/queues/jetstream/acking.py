@@ -1,0 +1,156 @@
+"""What became of deliveries.
+
+Each delivery has its own place where its acknowledgement goes, which only the process that got it knows; so what is out
+is kept here, and an acknowledgement of anything else is stale. The last one of a call is asked to be confirmed, which
+confirms all, since JetStream takes a consumer's in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from platformd.core.errors import InvalidInput
+from platformd.queues.checks import named
+from platformd.queues.codec.frames import pack_acks
+from platformd.queues.contract import MAX_REASON, Ack
+from platformd.queues.jetstream import errors, wire
+from platformd.queues.jetstream.advisories import Advisories
+from platformd.queues.jetstream.api import Api
+from platformd.queues.jetstream.giving_up import GivingUp
+from platformd.queues.jetstream.inbox import Denied, Lost, TimedOut
+from platformd.queues.jetstream.state import ConsumerState
+
+RESYNC_LIMIT = 65_536
+"""Sequences between floor and cursor that are given back at a new connection; over it they wait for ``ack_wait``."""
+
+
+class Acker:
+    """Acknowledges.
+
+    Args:
+        refresh: asks for a consumer's state.
+    """
+
+    def __init__(
+        self, api: Api, giving_up: GivingUp, advisories: Advisories, refresh: Callable[[ConsumerState], Any]
+    ) -> None:
+        self._api = api
+        self._giving_up = giving_up
+        self._advisories = advisories
+        self._refresh = refresh
+
+    async def ack(self, consumer: ConsumerState, acks: Sequence[Ack]) -> int:
+        """As ``contract.Streams.ack``."""
+        pack_acks(acks)  # refuses what cannot be
+        frames: list[tuple[bytes, bytes]] = []
+        known = 0
+        for ack in acks:
+            if len(ack.reason.encode()) > MAX_REASON:
+                message = f"the reason has {len(ack.reason.encode())} bytes; the limit is {MAX_REASON}"
+                raise InvalidInput(message, subject="ack")
+        for ack in acks:
+            held = consumer.held.get(ack.sequence)
+            if held is None:
+                continue
+            known += 1
+            most = consumer.config.max_deliver
+            last = most and held.deliveries >= most and ack.kind == "nak"
+            if last or ack.kind == "term":
+                reason = "max_deliver" if last else f"term:{ack.reason}" if ack.reason else "term"
+                told = await self._giving_up.give_up(consumer, ack.sequence, held, reason)
+                if told is not None:
+                    frames.append((held.ack, told))
+            else:
+                frames.append((held.ack, _said(ack)))
+                self._note(consumer, ack)
+        if frames:
+            await self._send(consumer, frames)
+        if known:
+            await self._refresh(consumer)
+            self._note_room(consumer)
+        return known
+
+    def _note(self, consumer: ConsumerState, ack: Ack) -> None:
+        consumer.generation += 1
+        if ack.kind == "in_progress":
+            held = consumer.held[ack.sequence]
+            held.deadline = trio.current_time() + consumer.late_after(held.deliveries)
+        elif ack.kind == "ack" and consumer.config.ack_policy == "all":
+            for records in (consumer.held, consumer.refused):
+                for sequence in [s for s in records if s <= ack.sequence]:
+                    del records[sequence]
+        else:
+            held = consumer.held.pop(ack.sequence)
+            if ack.kind == "nak":
+                consumer.refused[ack.sequence] = held
+
+    def _note_room(self, consumer: ConsumerState) -> None:
+        if consumer.is_stalled and consumer.ack_pending < consumer.config.max_ack_pending:
+            consumer.is_stalled = False
+            self._advisories.tell("resumed", consumer.stream.name, consumer.name, "fetches go on")
+
+    async def _send(self, consumer: ConsumerState, frames: list[tuple[bytes, bytes]]) -> None:
+        """All of them, until confirmed; saying it twice does no harm."""
+        subject = named(consumer.stream.name, consumer.name)
+        deadline = trio.current_time() + self._api.timeout
+        client = self._api.client
+        while True:
+            await client.ready(deadline)
+            try:
+                with client.inbox() as inbox:
+                    inbox.asked = frames[-1][0]
+                    data = [wire.publish(to, what) for to, what in frames[:-1]]
+                    data.append(wire.publish(frames[-1][0], frames[-1][1], reply=inbox.address))
+                    client.send(b"".join(data), inbox)
+                    await inbox.get(deadline)
+            except Lost:
+                continue
+            except TimedOut as late:
+                raise errors.unknown(f"no answer within {self._api.timeout:g} s", subject) from late
+            except Denied as refusal:
+                raise errors.denied(str(refusal), subject) from refusal
+            return
+
+    async def enforce(self, consumer: ConsumerState) -> None:
+        """Give up what waits and was delivered as often as ``max_deliver`` now allows."""
+        most = consumer.config.max_deliver
+        frames = []
+        for sequence, held in list(consumer.refused.items()):
+            if most and held.deliveries >= most:
+                told = await self._giving_up.give_up(consumer, sequence, held, "max_deliver")
+                if told is not None:
+                    frames.append((held.ack, told))
+        if frames:
+            await self._send(consumer, frames)
+            await self._refresh(consumer)
+
+    async def give_back(self, consumer: ConsumerState) -> None:
+        """What was delivered and is with nobody, since a process or a connection ended, is due at once.
+
+        JetStream does not tell which these are: everything between floor and cursor that we do not have is named, and
+        what is not out is not touched by that.
+        """
+        await self._refresh(consumer)
+        have = consumer.held.keys() | consumer.dying.keys()
+        if consumer.config.ack_policy == "none" or consumer.ack_pending <= len(have):
+            return
+        first, last = consumer.ack_floor + 1, consumer.delivered_sequence
+        if last - first >= RESYNC_LIMIT:
+            return
+        number = consumer.delivered_consumer_sequence
+        where = f"$JS.ACK.{consumer.stream.there}.{consumer.there}.1"
+        frames = [(f"{where}.{s}.{number}.0.0".encode(), b"-NAK") for s in range(first, last + 1) if s not in have]
+        if frames:
+            await self._send(consumer, frames)
+            await self._refresh(consumer)
+
+
+def _said(ack: Ack) -> bytes:
+    if ack.kind == "ack":
+        return b"+ACK"
+    if ack.kind == "in_progress":
+        return b"+WPI"
+    return b'-NAK {"delay": %d}' % round(ack.delay * 1e9) if ack.delay else b"-NAK"
