@@ -236,6 +236,9 @@ class JetStreamStreams:
         ask |= {"seq": before} if before else {}
         ask |= {"keep": limits.whole("keep", keep)} if keep else {}
         purged = await self._api.ask(f"STREAM.PURGE.{state.there}", ask, Purged, subject=named(stream), safe=False)
+        if not keep:
+            for consumer in state.consumers.values():
+                consumer.purged(subject, before or state.counts.last_seq + 1)
         await self._inventory.refresh_stream(state, consumers=True)
         return purged.purged
 

@@ -12,6 +12,7 @@ msg_ids the batch can be published again.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -301,6 +302,10 @@ class Publisher:
         if batch.stored:
             share = batch.stored_bytes * len(batch.stored) // len(batch.records)
             state.appended(max(batch.stored), len(batch.stored), share, self._clock.time_ns())
+            if state.consumers:
+                subjects = Counter(record.subject for record in batch.records)
+                for consumer in state.consumers.values():
+                    consumer.appended(batch.stored, subjects)
         if batch.error is not None:
             raise self._failed(batch)
         self._full.discard(state.name)

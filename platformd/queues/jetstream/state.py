@@ -7,12 +7,13 @@ sees it at once. An answer that is older than what we did is not taken.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
+from platformd.model.subjects import subject_matches
 from platformd.queues.contract import ConsumerConfig, ConsumerInfo, Delivery, StreamConfig, StreamInfo
 from platformd.queues.jetstream.api import ConsumerAnswer, StreamCounts
 from platformd.queues.jetstream.inbox import Inbox
@@ -127,6 +128,7 @@ class Held:
     deliveries: int
     deadline: float
     """On trio's clock: when it is late."""
+    subject: str
 
 
 @dataclass(eq=False)
@@ -163,6 +165,22 @@ class ConsumerState:
     generation: int = 0
     """Counts what we did to it, so that an answer to an older question is known as such."""
 
+    def appended(self, sequences: Sequence[int], subjects: Mapping[str, int]) -> None:
+        """Records were appended to its stream: ``subjects`` counts them by subject."""
+        pattern = self.config.filter_subject
+        new = sum(sequence > self.delivered_sequence for sequence in sequences)
+        if pattern == ">":
+            self.pending += new
+        else:
+            self.pending += min(new, sum(n for s, n in subjects.items() if subject_matches(pattern, s)))
+
+    def purged(self, pattern: str, before: int) -> None:
+        """What was out and is gone from the stream is not out any more."""
+        for records in (self.held, self.refused):
+            for sequence in [s for s, h in records.items() if s < before and subject_matches(pattern, h.subject)]:
+                del records[sequence]
+        self.generation += 1
+
     def take(self, answer: ConsumerAnswer) -> None:
         """JetStream says so."""
         self.ack_floor = answer.ack_floor.stream_seq
@@ -194,7 +212,7 @@ class ConsumerState:
             config=self.config,
             ack_floor=self.ack_floor,
             delivered_sequence=self.delivered_sequence,
-            pending=self.pending,
+            pending=min(self.pending, self.stream.counts.messages),
             ack_pending=self.ack_pending,
             redelivered=self.redelivered,
             exhausted=self.exhausted,

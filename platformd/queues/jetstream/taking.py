@@ -207,7 +207,8 @@ class Taker:
             consumer.refused.pop(token.sequence, None)
             consumer.redelivered += token.deliveries > 1
             late = trio.current_time() + consumer.late_after(token.deliveries)
-            held = Held(message.reply, token.deliveries, late)
+            subject = self._names.our_subject(message.subject.decode())
+            held = Held(message.reply, token.deliveries, late, subject)
             if not acknowledged:
                 consumer.ack_floor = consumer.delivered_sequence
             else:
@@ -219,7 +220,6 @@ class Taker:
                     await self._giving_up.end(consumer, token.sequence)
                     continue
                 consumer.held[token.sequence] = held
-            subject = self._names.our_subject(message.subject.decode())
             kept.append(delivery(message, token, subject))
         return tuple(kept)
 
