@@ -43,7 +43,7 @@ static void finish_append(struct pd_pending *pending)
 }
 
 static int append_local(pd_engine *engine, const char *name, const uint8_t *data, size_t length, uint32_t durability,
-                        uint64_t expect_last_sequence, uint64_t token, pd_error *error)
+                        const struct pd_expectation *expect, uint64_t token, pd_error *error)
 {
     struct pd_batch_view batch;
     struct pd_stream *stream;
@@ -58,8 +58,7 @@ static int append_local(pd_engine *engine, const char *name, const uint8_t *data
         append->token = token;
         append->bytes = length;
         append->pending.finish = finish_append;
-        rc = pd_stream_append(stream, &batch, (enum pd_durability)durability, expect_last_sequence, &append->pending,
-                              error);
+        rc = pd_stream_append(stream, &batch, (enum pd_durability)durability, expect, &append->pending, error);
         if (rc != PD_OK)
             free(append);
     }
@@ -70,6 +69,14 @@ static int append_local(pd_engine *engine, const char *name, const uint8_t *data
 int pd_append(pd_engine *engine, const char *stream, const uint8_t *batch, size_t length, uint32_t durability,
               uint64_t expect_last_sequence, uint64_t token, pd_error *error)
 {
+    return pd_append_expecting(engine, stream, batch, length, durability, expect_last_sequence, PD_NO_EXPECTATION,
+                               token, error);
+}
+
+int pd_append_expecting(pd_engine *engine, const char *stream, const uint8_t *batch, size_t length, uint32_t durability,
+                        uint64_t expect_last_sequence, uint64_t expect_last_on_subject, uint64_t token, pd_error *error)
+{
+    const struct pd_expectation expect = {expect_last_sequence, expect_last_on_subject};
     if (durability > PD_DURABLE_FSYNC)
         return pd_fail(error, PD_INVALID, "durability is %u; it is 0 (memory), 1 (os) or 2 (fsync)", durability);
     if (!pd_engine_take_room(engine, length))
@@ -80,7 +87,7 @@ int pd_append(pd_engine *engine, const char *stream, const uint8_t *batch, size_
     if (!pd_completions_reserve(&engine->completions)) {
         rc = pd_fail(error, PD_LIMIT_REACHED, "%u completions were not taken yet, which is the limit", PD_TOKENS_MAX);
     } else {
-        rc = append_local(engine, stream, batch, length, durability, expect_last_sequence, token, error);
+        rc = append_local(engine, stream, batch, length, durability, &expect, token, error);
         if (rc != PD_OK)
             pd_completions_unreserve(&engine->completions);
     }

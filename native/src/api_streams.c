@@ -1,5 +1,6 @@
 /* The boundary's functions about streams. */
 #include "engine.h"
+#include "stream_internal.h"
 #include "subject.h"
 
 #include <stdio.h>
@@ -208,6 +209,18 @@ int pd_stream_read(pd_engine *engine, const char *name, uint64_t after, const ch
     if (stream == NULL)
         return PD_NO_STREAM;
     int rc = pd_stream_look(stream, after, pattern, max_records, max_bytes, block, length, records, error);
+    pd_stream_unref(stream);
+    return rc;
+}
+
+int pd_stream_know_subjects(pd_engine *engine, const char *name, pd_error *error)
+{
+    struct pd_stream *stream = pd_engine_stream(engine, name, error);
+    if (stream == NULL)
+        return PD_NO_STREAM;
+    pthread_mutex_lock(&stream->lock);
+    int rc = pd_stream_index_require(stream, error);
+    pthread_mutex_unlock(&stream->lock);
     pd_stream_unref(stream);
     return rc;
 }

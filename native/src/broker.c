@@ -67,8 +67,8 @@ static void handle_ingest(struct pd_work *work, const struct pd_request *request
     int rc = pd_engine_accept(engine, request->stream, request->body, request->body_length, &batch, &stream, &error);
     if (rc == PD_OK) {
         work->pending.finish = publish_finished;
-        rc =
-            pd_stream_append(stream, &batch, (enum pd_durability)request->flags, request->arg1, &work->pending, &error);
+        const struct pd_expectation expect = {request->arg1, PD_NO_EXPECTATION};
+        rc = pd_stream_append(stream, &batch, (enum pd_durability)request->flags, &expect, &work->pending, &error);
         pd_stream_unref(stream);
     }
     if (rc != PD_OK) /* else the work is the commit thread's by now */

@@ -98,6 +98,8 @@ int pd_stream_alloc(pd_engine *engine, const char *name, const pd_stream_config 
     if (rc == PD_OK) {
         stream->visible_sequence = stream->log.last_sequence;
         rc = pd_stream_load_dedup(stream, error);
+        pd_stream_index_reset(stream);
+        pd_stream_index_open(stream);
         pd_stream_trim(stream);
     }
     if (rc != PD_OK) {
@@ -123,6 +125,7 @@ void pd_stream_unref(struct pd_stream *stream)
     free(stream->subjects);
     pd_selection_fini(&stream->selection);
     pd_dedup_fini(&stream->dedup);
+    pd_subject_index_fini(&stream->index);
     free(stream->consumers);
     free(stream->table);
     free(stream->counts);
@@ -194,11 +197,17 @@ int pd_stream_remove(struct pd_stream *stream, pd_error *error)
 void pd_stream_configure(struct pd_stream *stream, const pd_stream_config *config)
 {
     pthread_mutex_lock(&stream->lock);
+    bool subjects = stream->config.max_records_per_subject != config->max_records_per_subject ||
+                    (stream->config.discard_new != 0 && config->discard_new == 0);
     stream->config = *config;
     stream->dedup.window_ns = config->duplicate_window_ns;
     stream->dedup.limit = config->duplicate_limit;
     pd_dedup_trim(&stream->dedup, pd_max64(pd_wall_ns(), stream->log.newest_time_ns));
     pd_log_configure(&stream->log, config->max_age_ns, pd_stream_dropping_bytes(config));
+    if (subjects && !stream->closed) {
+        pd_stream_index_reset(stream);
+        pd_stream_index_open(stream);
+    }
     pd_stream_trim(stream);
     pthread_mutex_unlock(&stream->lock);
     pd_timer_schedule(&stream->engine->timer, stream, 0);
@@ -222,6 +231,7 @@ void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info)
         pd_rate_read(&stream->rate, pd_max64(pd_wall_ns(), stream->log.newest_time_ns), rates);
         info->publish_rate = rates[0];
         info->publish_bytes_rate = rates[1];
+        info->knows_subjects = stream->index_ready;
     }
     pthread_mutex_unlock(&stream->lock);
 }
@@ -324,6 +334,8 @@ uint64_t pd_stream_tick(struct pd_stream *stream)
         next = pd_stream_retain(stream, now_ns, &dropped);
         for (size_t i = 0; i < stream->consumer_count; i++)
             next = pd_min64(next, pd_consumer_tick(stream->consumers[i], now_ns));
+        if (pd_stream_index_build(stream))
+            next = now_ns;
         pd_stream_serve(stream, &finished);
         for (size_t i = 0; i < stream->consumer_count; i++) {
             struct pd_consumer *consumer = stream->consumers[i];

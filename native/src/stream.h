@@ -14,6 +14,7 @@
 #include "log.h"
 #include "rate.h"
 #include "selection.h"
+#include "subject_index.h"
 
 enum pd_durability {
     PD_DURABLE_MEMORY = 0, /* nothing is promised (but it is with the system all the same) */
@@ -35,6 +36,12 @@ struct pd_pending {
     int status;
     char stream[PD_NAME_MAX + 1];
     pd_error error;
+};
+
+/* What must hold of the last sequences for an append to be made; PD_NO_EXPECTATION: anything. */
+struct pd_expectation {
+    uint64_t last;            /* of the stream */
+    uint64_t last_on_subject; /* of what it keeps on the subject of the batch's first record; 0: nothing */
 };
 
 struct pd_batch_view {
@@ -64,6 +71,9 @@ struct pd_stream {
     size_t consumer_capacity;
     struct pd_pending *pending; /* appends waiting for the disk, in their order */
     struct pd_pending **pending_end;
+    struct pd_subject_index index; /* see stream_index.c */
+    uint64_t index_at;             /* where building goes on; 0: not begun, and nobody asked */
+    bool index_ready;              /* it knows everything up to the log's last record */
     struct pd_selection selection; /* for whoever fetches or counts under the lock */
     struct pd_span *table;         /* subjects of the batch that is appended, and how many records each has */
     uint32_t *counts;
@@ -94,7 +104,7 @@ void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info);
 
 /* Append: PD_OK, and pending->finish will be called (or was); else nothing was appended and it will not. */
 int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch, enum pd_durability durability,
-                     uint64_t expect_last_sequence, struct pd_pending *pending, pd_error *error);
+                     const struct pd_expectation *expect, struct pd_pending *pending, pd_error *error);
 
 /* The commit thread's work: sync what is there, answer, wake. */
 void pd_stream_commit(struct pd_stream *stream);

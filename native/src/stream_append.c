@@ -70,12 +70,9 @@ static int store(struct pd_stream *stream, const struct pd_batch_view *batch, ui
     }
     int rc = pd_stream_check_room(stream, &header, error);
     if (rc == PD_OK)
+        rc = pd_stream_index_check_room(stream, &header, error);
+    if (rc == PD_OK)
         rc = pd_log_append(&stream->log, &header, data + PD_BATCH_HEADER, now_ns, error);
-    if (stream->rebuilt_capacity > REBUILT_KEPT) {
-        free(stream->rebuilt);
-        stream->rebuilt = NULL;
-        stream->rebuilt_capacity = 0;
-    }
     if (rc != PD_OK)
         return rc;
     pending->appended = header.record_count;
@@ -83,6 +80,7 @@ static int store(struct pd_stream *stream, const struct pd_batch_view *batch, ui
     for (size_t i = 0; i < stream->consumer_count; i++)
         pd_consumer_appended(stream->consumers[i], &stream->log, &header, stream->table, stream->counts,
                              &stream->selection);
+    pd_stream_index_appended(stream, &header, data);
     struct pd_counters *counters = &stream->engine->counters;
     pd_count(&counters->appended_records, header.record_count);
     pd_count(&counters->appended_bytes, header.length);
@@ -117,7 +115,7 @@ static void promise(struct pd_stream *stream, enum pd_durability durability, str
 }
 
 static int append_locked(struct pd_stream *stream, const struct pd_batch_view *batch, enum pd_durability durability,
-                         uint64_t expect_last_sequence, struct pd_pending *pending, struct pd_finished *finished,
+                         const struct pd_expectation *expect, struct pd_pending *pending, struct pd_finished *finished,
                          pd_error *error)
 {
     struct pd_log *log = &stream->log;
@@ -135,11 +133,18 @@ static int append_locked(struct pd_stream *stream, const struct pd_batch_view *b
     if (rc == PD_OK)
         rc = sift(stream, batch, now_ns, pending, &added, error);
     bool fresh = pending->duplicates < batch->header.record_count;
-    if (rc == PD_OK && fresh && expect_last_sequence != PD_NO_EXPECTATION && expect_last_sequence != log->last_sequence)
+    if (rc == PD_OK && fresh && expect->last != PD_NO_EXPECTATION && expect->last != log->last_sequence)
         rc = pd_fail(error, PD_SEQUENCE_MISMATCH, "the last sequence of stream %s is %llu, not %llu", stream->name,
-                     (unsigned long long)log->last_sequence, (unsigned long long)expect_last_sequence);
+                     (unsigned long long)log->last_sequence, (unsigned long long)expect->last);
+    if (rc == PD_OK && fresh && expect->last_on_subject != PD_NO_EXPECTATION)
+        rc = pd_stream_index_expect(stream, batch, expect->last_on_subject, error);
     if (rc == PD_OK && fresh)
         rc = store(stream, batch, now_ns, pending, error);
+    if (stream->rebuilt_capacity > REBUILT_KEPT) {
+        free(stream->rebuilt);
+        stream->rebuilt = NULL;
+        stream->rebuilt_capacity = 0;
+    }
     if (rc != PD_OK) {
         pd_dedup_undo(&stream->dedup, added);
         return rc;
@@ -147,8 +152,8 @@ static int append_locked(struct pd_stream *stream, const struct pd_batch_view *b
     if (!fresh)
         pending->first_sequence = log->last_sequence;
     pd_count(&stream->engine->counters.duplicates, pending->duplicates);
-    promise(stream, durability, pending, finished);
     pd_stream_trim(stream);
+    promise(stream, durability, pending, finished);
     bool over = log->count > 1 && log->options.max_bytes != 0 && log->bytes > log->options.max_bytes;
     if (over || log->hollow || log->count != segments)
         pd_timer_schedule(&stream->engine->timer, stream, 0); /* retention has something to look at */
@@ -156,7 +161,7 @@ static int append_locked(struct pd_stream *stream, const struct pd_batch_view *b
 }
 
 int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch, enum pd_durability durability,
-                     uint64_t expect_last_sequence, struct pd_pending *pending, pd_error *error)
+                     const struct pd_expectation *expect, struct pd_pending *pending, pd_error *error)
 {
     struct pd_finished finished;
     pd_finished_init(&finished);
@@ -167,8 +172,11 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
     memcpy(pending->stream, stream->name, sizeof pending->stream);
     pthread_mutex_lock(&stream->lock);
     int rc = pd_stream_check_open(stream, error);
+    bool by_subject = stream->config.max_records_per_subject != 0 && stream->config.discard_new != 0;
+    if (rc == PD_OK && (by_subject || expect->last_on_subject != PD_NO_EXPECTATION))
+        rc = pd_stream_index_require(stream, error);
     if (rc == PD_OK)
-        rc = append_locked(stream, batch, durability, expect_last_sequence, pending, &finished, error);
+        rc = append_locked(stream, batch, durability, expect, pending, &finished, error);
     pthread_mutex_unlock(&stream->lock);
     pd_count(rc == PD_OK ? &stream->engine->counters.appends : &stream->engine->counters.refused, 1);
     if (rc != PD_OK) {

@@ -64,6 +64,19 @@ int pd_stream_erase_one(struct pd_stream *stream, uint64_t sequence, struct pd_s
 /* Erase the oldest records that are over max_records. */
 void pd_stream_trim(struct pd_stream *stream);
 
+/* The index of subjects: forget it (the configuration changed); go on building, true while there is more to do; build
+ * for a while; build to the end, giving the lock up in between. */
+void pd_stream_index_reset(struct pd_stream *stream);
+bool pd_stream_index_build(struct pd_stream *stream);
+void pd_stream_index_open(struct pd_stream *stream);
+int pd_stream_index_require(struct pd_stream *stream, pd_error *error);
+
+/* Refuse a batch for its subjects; tell the index what was appended, which erases what is over the limit. */
+int pd_stream_index_expect(struct pd_stream *stream, const struct pd_batch_view *batch, uint64_t expected,
+                           pd_error *error);
+int pd_stream_index_check_room(struct pd_stream *stream, const struct pd_batch_header *header, pd_error *error);
+void pd_stream_index_appended(struct pd_stream *stream, const struct pd_batch_header *header, const uint8_t *data);
+
 /* When the oldest record that is kept was appended; 0: there is none, or its segment cannot be read. */
 uint64_t pd_stream_first_time(struct pd_stream *stream);
 

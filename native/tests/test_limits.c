@@ -1,6 +1,7 @@
 /* What a stream's limits refuse and remove, through the boundary. */
 #include "check.h"
 
+#include "erasure.h"
 #include "streams.h"
 
 static void records_over_their_size_are_refused(void)
@@ -155,8 +156,143 @@ static void purging(void)
     rig_stop(&rig);
 }
 
+enum { SUBJECTS = 7, MOST = 3000 };
+
+/* Limits by subject against a model, with purges, other limits and reopening. */
+static void the_newest_of_each_subject(void)
+{
+    static const char *const subjects[SUBJECTS] = {"a", "b", "c.a", "c.b", "d", "e", "f"};
+    struct stream_rig rig;
+    static uint8_t model[MOST + 1]; /* 1 + subject of what is kept */
+    static uint64_t sequences[MOST];
+    const char *directory = fresh_directory(0);
+    pd_stream_config config = {.max_records_per_subject = 3};
+    uint64_t last = 0;
+    memset(model, 0, sizeof model);
+    rig_start(&rig, directory, &config);
+    for (int step = 0; step < 400; step++) {
+        uint32_t subject = random_below(SUBJECTS);
+        uint32_t count = 1 + random_below(5);
+        if (step % 50 == 20) {
+            config.max_records_per_subject = 1 + random_below(4);
+            rig_configure(&rig, &config);
+        } else if (step % 50 == 40) {
+            rig_stop(&rig);
+            rig_start(&rig, directory, &config);
+        } else if (step % 10 == 0) {
+            uint64_t removed;
+            CHECK_EQUAL(pd_stream_purge(rig.engine, "s", subjects[subject], last, 1, &removed, &rig.error), PD_OK);
+            uint64_t newest = 0;
+            for (uint64_t i = 1; i < last; i++)
+                newest = model[i] == subject + 1 ? i : newest;
+            for (uint64_t i = 1; i < newest; i++)
+                model[i] = model[i] == subject + 1 ? 0 : model[i];
+        } else {
+            CHECK_EQUAL(rig_append(&rig, subjects[subject], "", 1, count, 100).first_sequence, last + 1);
+            for (uint32_t i = 0; i < count; i++)
+                model[++last] = (uint8_t)(subject + 1);
+        }
+        uint64_t left[SUBJECTS + 1] = {0};
+        size_t kept = 0;
+        for (uint64_t i = last; i > 0; i--)
+            if (model[i] != 0 && left[model[i]]++ >= config.max_records_per_subject)
+                model[i] = 0;
+        size_t found = rig_read(&rig, 0, ">", sequences, MOST);
+        for (uint64_t i = 1; i <= last; i++)
+            if (model[i] != 0)
+                CHECK(kept < found && sequences[kept] == i), kept++;
+        CHECK_EQUAL(found, kept);
+    }
+    CHECK(last > 500);
+    rig_stop(&rig);
+}
+
+static int expecting(struct stream_rig *rig, const char *subject, uint64_t sequence)
+{
+    size_t length = make_numbered(rig->batch, subject, "", 1, 1, 10);
+    int rc = pd_append_expecting(rig->engine, "s", rig->batch, length, 1, UINT64_MAX, sequence, 1, &rig->error);
+    pd_completion completion;
+    if (rc == PD_OK)
+        CHECK_EQUAL(pd_completions_take(rig->engine, &completion, 1), 1);
+    return rc;
+}
+
+static void the_last_of_a_subject_can_be_expected(void)
+{
+    struct stream_rig rig;
+    uint64_t removed;
+    const char *directory = fresh_directory(0);
+    const pd_stream_config config = {0};
+    rig_start(&rig, directory, &config);
+    CHECK_EQUAL(expecting(&rig, "a", 1), PD_SEQUENCE_MISMATCH);
+    CHECK(strstr(rig.error.text, "on a is 0, not 1") != NULL);
+    CHECK_EQUAL(expecting(&rig, "a", 0), PD_OK);
+    CHECK_EQUAL(expecting(&rig, "a", 0), PD_SEQUENCE_MISMATCH);
+    CHECK_EQUAL(expecting(&rig, "b", 0), PD_OK);
+    CHECK_EQUAL(expecting(&rig, "a", 1), PD_OK);
+    rig_append(&rig, "c", "", 1, 30, 100);
+    CHECK_EQUAL(expecting(&rig, "a", 3), PD_OK);
+    rig_stop(&rig);
+    rig_start(&rig, directory, &config);
+    CHECK_EQUAL(expecting(&rig, "c", 33), PD_OK);
+    CHECK_EQUAL(pd_stream_purge(rig.engine, "s", "a", 0, 0, &removed, &rig.error), PD_OK);
+    CHECK_EQUAL(pd_stream_purge(rig.engine, "s", ">", 36, 1, &removed, &rig.error), PD_OK);
+    CHECK_EQUAL(expecting(&rig, "a", 34), PD_SEQUENCE_MISMATCH);
+    CHECK_EQUAL(expecting(&rig, "a", 0), PD_OK);
+    CHECK_EQUAL(expecting(&rig, "c", 35), PD_OK);
+    CHECK_EQUAL(pd_stream_purge(rig.engine, "s", "c", 0, 0, &removed, &rig.error), PD_OK);
+    CHECK_EQUAL(expecting(&rig, "c", 0), PD_OK);
+    rig_append(&rig, "c", "", 1, 3, 100);
+    struct pd_stream *stream = pd_engine_stream(rig.engine, "s", &rig.error);
+    pthread_mutex_lock(&stream->lock);
+    CHECK_EQUAL(pd_log_erase(&stream->log, stream->log.last_sequence - 1, stream->log.last_sequence, NULL, NULL),
+                PD_OK);
+    pthread_mutex_unlock(&stream->lock);
+    CHECK_EQUAL(expecting(&rig, "c", stream->log.last_sequence - 2), PD_OK); /* found backwards in the log */
+    pd_stream_unref(stream);
+    rig_stop(&rig);
+}
+
+static void a_full_subject_refuses(void)
+{
+    struct stream_rig rig;
+    uint64_t removed;
+    rig_start(&rig, fresh_directory(0), &(pd_stream_config){.max_records_per_subject = 2, .discard_new = 1});
+    CHECK_EQUAL(rig_append(&rig, "a", "", 1, 2, 10).appended, 2);
+    CHECK_EQUAL(rig_append(&rig, "a", "", 1, 1, 10).status, PD_STREAM_FULL);
+    CHECK(strstr(rig.error.text, "2 records on a") != NULL);
+    CHECK_EQUAL(rig_append(&rig, "b", "", 1, 3, 10).status, PD_STREAM_FULL);
+    CHECK_EQUAL(rig_append(&rig, "b", "", 1, 2, 10).appended, 2);
+    CHECK_EQUAL(pd_stream_purge(rig.engine, "s", ">", 2, 0, &removed, &rig.error), PD_OK);
+    CHECK_EQUAL(rig_append(&rig, "a", "", 1, 1, 10).first_sequence, 5);
+    rig_stop(&rig);
+}
+
+/* Many subjects come and go: the index forgets those of which nothing is left. */
+static void the_index_forgets(void)
+{
+    struct stream_rig rig;
+    char subject[32];
+    rig_start(&rig, fresh_directory(0), &(pd_stream_config){.max_records_per_subject = 1, .max_records = 50});
+    for (int i = 0; i < 9000; i++) {
+        snprintf(subject, sizeof subject, "s.%d", i);
+        size_t length = make_numbered(rig.batch, subject, "", 1, 1, 10);
+        CHECK_EQUAL(pd_append(rig.engine, "s", rig.batch, length, 1, UINT64_MAX, 1, &rig.error), PD_OK);
+        pd_completion completion;
+        CHECK_EQUAL(pd_completions_take(rig.engine, &completion, 1), 1);
+    }
+    struct pd_stream *stream = pd_engine_stream(rig.engine, "s", &rig.error);
+    CHECK(stream->index.count < 5000);
+    pd_stream_unref(stream);
+    rig_stop(&rig);
+}
+
 void test_limits(void)
 {
+    the_newest_of_each_subject();
+    the_last_of_a_subject_can_be_expected();
+    a_full_subject_refuses();
+    the_index_forgets();
     the_oldest_records_go();
     purging();
     records_over_their_size_are_refused();

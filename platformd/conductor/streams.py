@@ -42,6 +42,7 @@ def config_of(spec: StreamSpec) -> StreamConfig:
         max_age=seconds(spec.max_age),
         max_bytes=size_bytes(spec.max_bytes),
         max_records=spec.max_records,
+        max_records_per_subject=spec.max_records_per_subject,
         max_record_bytes=size_bytes(spec.max_record_bytes),
         discard=spec.discard,
         duplicate_window=seconds(spec.duplicate_window),

@@ -26,11 +26,15 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     limit."""
     max_records: Annotated[int, msgspec.Meta(ge=0, le=1 << 53, examples=[0, 1_000_000])] = 0
     """The same for the number of records that are kept; ``0`` for no limit."""
+    max_records_per_subject: Annotated[int, msgspec.Meta(ge=0, le=1 << 31, examples=[0, 1])] = 0
+    """The same for the records of each subject; ``1`` keeps the newest of each, as a table of values does; ``0`` for
+    no limit."""
     max_record_bytes: Size = "0"
     """Publishing a record whose payload, headers, subject and ``msg_id`` have more bytes is refused; ``0`` for the
     engine's limit."""
     discard: Literal["old", "new"] = "old"
-    """What gives way at ``max_bytes`` and ``max_records``: the oldest records, or the batch that is published."""
+    """What gives way at ``max_bytes``, ``max_records`` and ``max_records_per_subject``: the oldest records, or the
+    batch that is published."""
     duplicate_window: Duration = "24h"
     """A record whose ``msg_id`` was seen on the same subject within this time is acknowledged and not
     stored again; ``0`` never looks."""

@@ -7,7 +7,7 @@ import time
 import pytest
 import trio
 
-from platformd.core.errors import LimitReached, TooLarge
+from platformd.core.errors import LimitReached, PreconditionFailed, TooLarge
 from platformd.queues.contract import Record, StreamConfig
 from tests.conformance.streams_engines import ENGINES, payloads, records
 
@@ -93,3 +93,42 @@ async def test_what_is_published_has_a_rate(streams):
     info = streams.stream("s")
     assert 1.0 < info.publish_rate <= 100.0
     assert info.publish_bytes_rate >= 100 * info.publish_rate
+
+
+async def test_the_newest_records_of_each_subject(engine):
+    """Over ``max_records_per_subject`` the oldest of the subject go, in a batch too, and stay gone when reopened."""
+    async with engine.open() as streams:
+        await streams.put_stream("s", StreamConfig(subjects=("a.>",), max_records_per_subject=2))
+        for i in range(3):
+            await streams.publish(records(f"x{i}", subject="a.x") + records(f"y{i}", f"z{i}", subject="a.y"))
+        assert payloads(await streams.read("s")) == ["x1", "x2", "y2", "z2"]
+        await streams.put_stream("s", StreamConfig(subjects=("a.>",), max_records_per_subject=1))
+        assert payloads(await streams.read("s")) == ["x2", "z2"]
+    async with engine.open() as streams:
+        await streams.publish(records("x3", subject="a.x"))
+        assert [(d.sequence, d.payload) for d in await streams.read("s")] == [(9, b"z2"), (10, b"x3")]
+
+
+async def test_a_full_subject_that_discards_new(streams):
+    """With ``discard: new`` a batch that has one record too many of a subject is refused whole."""
+    await streams.put_stream("s", StreamConfig(subjects=("a.>",), max_records_per_subject=2, discard="new"))
+    await streams.publish(records("1", "2", subject="a.x"))
+    with pytest.raises(LimitReached, match=r"a\.x"):
+        await streams.publish(records("y", subject="a.y") + records("3", subject="a.x"))
+    assert (await streams.publish(records("y", subject="a.y"))).first_sequence == 3
+
+
+async def test_the_last_sequence_of_a_subject_can_be_expected(engine):
+    """A publish is made only if the newest kept record of its subject is the one that was expected; 0 is none."""
+    async with engine.open() as streams:
+        await streams.put_stream("s", StreamConfig(subjects=("a.>",)))
+        await streams.publish(records("1", subject="a.x"), expect_last_subject_sequence=0)
+        with pytest.raises(PreconditionFailed, match=r"a\.x"):
+            await streams.publish(records("2", subject="a.x"), expect_last_subject_sequence=0)
+        await streams.publish(records("y", subject="a.y"), expect_last_subject_sequence=0)
+        await streams.publish(records("2", subject="a.x"), expect_last_subject_sequence=1)
+    async with engine.open() as streams:
+        await streams.publish(records("3", subject="a.x"), expect_last_subject_sequence=3)
+        await streams.purge("s", subject="a.x")
+        await streams.publish(records("4", subject="a.x"), expect_last_subject_sequence=0)
+        assert payloads(await streams.read("s")) == ["y", "4"]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from platformd.core.clock import SystemClock
-from platformd.core.errors import LimitReached
+from platformd.core.errors import LimitReached, PreconditionFailed
 from platformd.core.settings import QueueSettings
 from platformd.model.subjects import subject_matches
 from platformd.queues.contract import Ack, ConsumerConfig, Record, StreamConfig, Streams
@@ -30,9 +30,14 @@ STEPS = st.one_of(
     st.tuples(
         st.just("configure"),
         st.fixed_dictionaries(
-            {"max_records": st.sampled_from([0, 0, 3, 10, 30]), "discard": st.sampled_from(["old", "new"])}
+            {
+                "max_records": st.sampled_from([0, 0, 3, 10, 30]),
+                "max_records_per_subject": st.sampled_from([0, 0, 1, 2, 5]),
+                "discard": st.sampled_from(["old", "new"]),
+            }
         ),
     ),
+    st.tuples(st.just("expect"), st.sampled_from(SUBJECTS), st.integers(0, 40)),
     st.tuples(st.just("fetch"), st.integers(1, 10), st.booleans()),
     st.tuples(st.just("reopen")),
 )
@@ -49,8 +54,7 @@ class Model:
         self.out: set[int] = set()
 
     def publish(self, subjects: list[str]) -> bool:
-        limit = self.config.max_records
-        if self.config.discard == "new" and limit and len(self.kept) + len(subjects) > limit:
+        if self.config.discard == "new" and not self.fits(subjects):
             return False
         for subject in subjects:
             self.last += 1
@@ -58,9 +62,22 @@ class Model:
         self.trim()
         return True
 
+    def fits(self, subjects: list[str]) -> bool:
+        limit, each = self.config.max_records, self.config.max_records_per_subject
+        many = any(len(self.of(s)) + subjects.count(s) > each for s in subjects)
+        return not (limit and len(self.kept) + len(subjects) > limit) and not (each and many)
+
+    def of(self, subject: str) -> list[int]:
+        return sorted(s for s in self.kept if self.kept[s] == subject)
+
     def trim(self) -> None:
-        limit = self.config.max_records
-        if self.config.discard == "old" and limit:
+        limit, each = self.config.max_records, self.config.max_records_per_subject
+        if self.config.discard == "new":
+            return
+        for subject in SUBJECTS:
+            if each:
+                self.remove(self.of(subject)[:-each])
+        if limit:
             self.remove(sorted(self.kept)[: max(0, len(self.kept) - limit)])
 
     def remove(self, sequences: list[int]) -> None:
@@ -96,30 +113,54 @@ async def compare(streams: Streams, model: Model) -> None:
     assert (consumer.pending, consumer.ack_pending) == (model.ahead(), len(model.out))
 
 
-async def apply(streams: Streams, model: Model, step: tuple[Any, ...]) -> None:
-    word, *arguments = step
-    if word == "publish":
-        batch = [Record(subject=s, payload=bytes(150)) for s in arguments[0]]
+async def publish(streams: Streams, model: Model, subjects: list[str]) -> None:
+    batch = [Record(subject=s, payload=bytes(150)) for s in subjects]
+    expected = model.last + 1
+    try:
+        first = (await streams.publish(batch, durability="os")).first_sequence
+    except LimitReached:
+        assert not model.publish(subjects)
+    else:
+        assert first == expected
+        assert model.publish(subjects)
+
+
+async def purge(streams: Streams, model: Model, subject: str, before: int, keep: int) -> None:
+    assert await streams.purge("s", subject=subject, before=before, keep=keep) == model.purge(subject, before, keep)
+
+
+async def configure(streams: Streams, model: Model, changes: dict[str, Any]) -> None:
+    model.config = msgspec.structs.replace(BASE, **changes)
+    await streams.put_stream("s", model.config)
+    model.trim()
+
+
+async def expect(streams: Streams, model: Model, subject: str, wanted: int) -> None:
+    """Publish if the newest record of the subject is as wanted, and then if it is as it is."""
+    newest = max(model.of(subject), default=0)
+    for expected in dict.fromkeys([wanted, newest]):
         try:
-            first = (await streams.publish(batch, durability="os")).first_sequence
+            await streams.publish([Record(subject=subject, payload=b"")], expect_last_subject_sequence=expected)
+        except PreconditionFailed:
+            assert expected != newest
         except LimitReached:
-            first = None
-        expected = model.last + 1
-        assert model.publish(arguments[0]) == (first == expected)
-    elif word == "purge":
-        assert await streams.purge("s", subject=arguments[0], before=arguments[1], keep=arguments[2]) == model.purge(
-            *arguments
-        )
-    elif word == "configure":
-        model.config = msgspec.structs.replace(BASE, **arguments[0])
-        await streams.put_stream("s", model.config)
-        model.trim()
-    elif word == "fetch":
-        taken = [d.sequence for d in await streams.fetch("s", "c", max_records=arguments[0])]
-        assert taken == model.fetch(arguments[0])
-        if arguments[1]:
-            await streams.ack("s", "c", [Ack(sequence=s) for s in taken])
-            model.out -= set(taken)
+            assert expected == newest
+            assert not model.publish([subject])
+        else:
+            assert expected == newest
+            assert model.publish([subject])
+            newest = model.last
+
+
+async def fetch(streams: Streams, model: Model, count: int, acknowledge: bool) -> None:
+    taken = [d.sequence for d in await streams.fetch("s", "c", max_records=count)]
+    assert taken == model.fetch(count)
+    if acknowledge:
+        await streams.ack("s", "c", [Ack(sequence=s) for s in taken])
+        model.out -= set(taken)
+
+
+ACTIONS = {"publish": publish, "purge": purge, "configure": configure, "expect": expect, "fetch": fetch}
 
 
 async def follow(steps: list[tuple[Any, ...]]) -> None:
@@ -138,7 +179,7 @@ async def follow(steps: list[tuple[Any, ...]]) -> None:
                 for step in run:
                     if step[0] == "reopen":
                         break
-                    await apply(streams, model, step)
+                    await ACTIONS[step[0]](streams, model, *step[1:])
                     await compare(streams, model)
 
 

@@ -13,9 +13,9 @@ from platformd.core.errors import PlatformError, Unavailable
 from platformd.queues.codec import decode_block
 from platformd.queues.contract import Delivery, StreamConfig
 from platformd.queues.native import library
-from platformd.queues.native._native import ffi
+from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.catalogue import Catalogue, StoredConsumer
-from platformd.queues.native.checks import no_stream, storage_error
+from platformd.queues.native.checks import named, no_stream, storage_error
 from platformd.queues.native.completions import Completions
 from platformd.queues.native.library import call
 
@@ -46,6 +46,11 @@ class NativeBase:
         """Bytes of a torn tail that opening removed, by stream: appends that nobody was told are durable."""
         self.addresses: dict[str, str] = {role: f"ipc://{path}" for role, path in paths.items()}
         """The nng addresses for programs outside: ``ingest`` and ``fetch``."""
+
+    def _raw_info(self, name: str) -> Any:
+        info = ffi.new("pd_stream_info *")
+        call(named(name), lib.pd_stream_info_get, self._engine, name.encode(), info)
+        return info
 
     def _take(self, subject: str, function: Callable[..., int], *arguments: Any) -> tuple[Delivery, ...]:
         block, length, records = ffi.new("uint8_t **"), ffi.new("size_t *"), ffi.new("uint32_t *")

@@ -108,6 +108,7 @@ def stream_config(config: StreamConfig) -> Any:
             "duplicate_limit": whole("duplicate_limit", config.duplicate_limit, U64),
             "max_records": whole("max_records", config.max_records, U64),
             "max_record_bytes": whole("max_record_bytes", config.max_record_bytes, U64),
+            "max_records_per_subject": whole("max_records_per_subject", config.max_records_per_subject, U64),
             "discard_new": config.discard == "new",
         },
     )

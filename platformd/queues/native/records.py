@@ -11,7 +11,6 @@ from platformd.model.subjects import subject_error, subject_matches
 from platformd.queues.codec import NO_EXPECTATION, Status, encode_batch, error_for
 from platformd.queues.codec.frames import durability_code
 from platformd.queues.contract import Delivery, Durability, Published, Record
-from platformd.queues.native import supported
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.base import NativeBase
 from platformd.queues.native.checks import check_pattern, named
@@ -53,21 +52,22 @@ class NativeRecords(NativeBase):
 
         Cancelled: the records may or may not be appended.
         """
-        if expect_last_subject_sequence is not None:
-            raise supported.unsupported("publish", "expect_last_subject_sequence")
         batch = encode_batch(records, self._clock.time_ns())
         name = stream or self.stream_for(records[0].subject) or ""
         if name:
-            self._stream_config(name)
-        expected = NO_EXPECTATION if expect_last_sequence is None else expect_last_sequence
-        whole("expect_last_sequence", expected, U64)
+            await self._know_subjects(name, expect_last_subject_sequence is not None)
+        expected = (
+            _expected("expect_last_sequence", expect_last_sequence),
+            _expected("expect_last_subject_sequence", expect_last_subject_sequence),
+        )
         subject = named(name) if name else None
-        append = partial(lib.pd_append, self._engine, stream.encode(), batch, len(batch), durability_code(durability))
+        where = (self._engine, stream.encode(), batch, len(batch), durability_code(durability))
+        append = partial(lib.pd_append_expecting, *where, *expected)
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             self._check_open()
             token, error = self._completions.token(), ffi.new("pd_error *")
-            status = append(expected, token, error)
+            status = append(token, error)
             if status != Status.LIMIT_REACHED:
                 break
             await self._completions.wait_for_any(ROOM_RETRY)
@@ -82,6 +82,14 @@ class NativeRecords(NativeBase):
             appended=completion.appended,
             duplicates=completion.duplicates,
         )
+
+    async def _know_subjects(self, stream: str, expecting: bool) -> None:
+        """What a publish has to know is read from the log first, in a worker thread: it may be much."""
+        config = self._stream_config(stream)
+        if not expecting and not (config.max_records_per_subject and config.discard == "new"):
+            return
+        if not self._raw_info(stream).knows_subjects:
+            await self._in_thread(call, named(stream), lib.pd_stream_know_subjects, self._engine, stream.encode())
 
     async def read(self, stream: str, *, after: int = 0, limit: int = 100, subject: str = ">") -> tuple[Delivery, ...]:
         """As ``contract.Streams.read``; fewer than ``limit`` also when they are over ``READ_BYTES`` together."""
@@ -100,3 +108,7 @@ class NativeRecords(NativeBase):
             call, named(stream), lib.pd_stream_purge, self._engine, stream.encode(), subject.encode(), *bounds, removed
         )
         return int(removed[0])
+
+
+def _expected(name: str, sequence: int | None) -> int:
+    return NO_EXPECTATION if sequence is None else whole(name, sequence, NO_EXPECTATION - 1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 import msgspec
 import trio
@@ -126,11 +125,6 @@ class NativeStreams(NativeRecords, NativeConsumers):
         if cut and name not in self.cut_bytes:
             self.cut_bytes[name] = cut
             log.warning("stream %s: cut %d bytes at the end of its log, which a crash had left unfinished", name, cut)
-
-    def _raw_info(self, name: str) -> Any:
-        info = ffi.new("pd_stream_info *")
-        call(named(name), lib.pd_stream_info_get, self._engine, name.encode(), info)
-        return info
 
     async def delete_stream(self, name: str) -> None:
         """As ``contract.Streams.delete_stream``; also removes one that could not be opened."""

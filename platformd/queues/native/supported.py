@@ -8,7 +8,6 @@ from platformd.core.errors import Unsupported
 from platformd.queues.contract import ConsumerConfig, StreamConfig
 
 STREAM_DEFAULTS: tuple[str, ...] = (
-    "max_records_per_subject",
     "retention",
     "compression",
 )
