@@ -49,6 +49,7 @@ from platformd.model.resource import AnyResource, Resource
 from platformd.model.service import ENDPOINT, SERVICE, EndpointSpec, EndpointStatus, ServiceSpec, ServiceStatus
 from platformd.pipelines import controller as pipelines
 from platformd.pipelines.rules import check_expressions
+from platformd.queues.advisories import log_advisories
 from platformd.queues.contract import Streams
 from platformd.queues.jetstream import open_jetstream
 from platformd.queues.native import open_native
@@ -94,6 +95,7 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
             )
             async with _ring() as controllers:
                 await controllers.start(partial(ownership.run, conductor))
+                await controllers.start(partial(log_advisories, streams))
                 await controllers.start(partial(stream_controller.run, conductor, streams))
                 async with _ring() as services:
                     await _start_services(services, platform)

@@ -101,6 +101,11 @@ size_t pd_completions_take(pd_engine *engine, pd_completion *out, size_t capacit
     return pd_completions_drain(&engine->completions, out, capacity);
 }
 
+size_t pd_advisories_take(pd_engine *engine, pd_advisory *out, size_t capacity)
+{
+    return pd_advisories_drain(&engine->advisories, out, capacity);
+}
+
 size_t pd_completion_duplicates(pd_engine *engine, uint64_t token, uint32_t *positions, size_t capacity)
 {
     return pd_completions_duplicates(&engine->completions, token, positions, capacity);
@@ -251,13 +256,14 @@ int pd_consumer_wait(pd_engine *engine, const char *stream, const char *name, ui
 }
 
 int pd_consumer_ack(pd_engine *engine, const char *stream_name, const char *name, const pd_ack *acks, uint32_t count,
-                    uint32_t *known, pd_error *error)
+                    const uint8_t *reasons, size_t reasons_length, uint32_t *known, pd_error *error)
 {
+    struct pd_acks all = {acks, count, reasons, reasons_length};
     *known = 0;
     struct pd_stream *stream = pd_engine_stream(engine, stream_name, error);
     if (stream == NULL)
         return PD_NO_STREAM;
-    int rc = pd_stream_ack(stream, name, acks, count, known, error);
+    int rc = pd_stream_ack(stream, name, &all, known, error);
     pd_stream_unref(stream);
     return rc;
 }

@@ -139,14 +139,16 @@ static int handle_acks(struct pd_work *work, const struct pd_request *request, u
 {
     pd_ack *acks = work->door->acks;
     uint32_t count = request->arg2;
-    if (count > PD_WIRE_ACKS_MAX || request->body_length != count * sizeof *acks)
+    size_t fixed = count * sizeof *acks;
+    if (count > PD_WIRE_ACKS_MAX || request->body_length < fixed)
         return pd_fail(error, PD_INVALID, "%u acknowledgements in %zu bytes; each has %zu, and %u are the limit", count,
                        request->body_length, sizeof *acks, PD_WIRE_ACKS_MAX);
     struct pd_stream *stream = pd_engine_stream(work->door->engine, request->stream, error);
     if (stream == NULL)
         return PD_NO_STREAM;
-    memcpy(acks, request->body, request->body_length);
-    int rc = pd_stream_ack(stream, request->consumer, acks, count, known, error);
+    memcpy(acks, request->body, fixed);
+    struct pd_acks all = {acks, count, request->body + fixed, request->body_length - fixed};
+    int rc = pd_stream_ack(stream, request->consumer, &all, known, error);
     pd_stream_unref(stream);
     return rc;
 }
@@ -191,7 +193,7 @@ int pd_broker_start(pd_engine *engine, void *const *functions, const char *inges
     }
     broker->ingest.holds_room = true;
     size_t batch = engine->options.max_batch + PD_WIRE_REQUEST_MAX + NNG_HEADER;
-    size_t acks = PD_WIRE_ACKS_MAX * sizeof(pd_ack) + PD_WIRE_REQUEST_MAX + NNG_HEADER;
+    size_t acks = PD_WIRE_ACKS_MAX * sizeof(pd_ack) + PD_WIRE_REASONS_MAX + PD_WIRE_REQUEST_MAX + NNG_HEADER;
     size_t polls = (size_t)engine->options.max_waiting_fetches + FETCH_SLACK;
     int rc =
         pd_door_open(&broker->ingest, engine, &broker->nng, ingest_url, batch, INGEST_CONTEXTS, handle_ingest, error);

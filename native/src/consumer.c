@@ -5,7 +5,11 @@
  *     new --take--> SENT --ack, term--> done
  *                   SENT --ack_wait over, client gone, nak--> READY --take--> SENT
  *                   SENT --nak with delay--> DELAYED --delay over--> READY
- *                   what would become READY after max_deliver deliveries is given up instead
+ *                   what would become READY after max_deliver deliveries is given up instead, as by term
+ *
+ * What is given up is done at once, or, when there is a subject for dead letters, once its letter is stored there
+ * (stream_letters.c): until then it stands in `letters`, holds the floor, and counts against max_ack_pending. A
+ * seek leaves it there.
  *
  * A change is first decided (which records, which acknowledgements are known), then written to the journal,
  * then made: when the journal cannot be written nothing has changed and the caller is told.
@@ -15,7 +19,40 @@
  */
 #include "consumer.h"
 
+#include "advisory.h"
 #include "consumer_internal.h"
+
+void pd_journal_letter(struct pd_journal *journal, const struct pd_letter *letter, enum pd_journal_kind kind)
+{
+    for (uint32_t at = 0; at < letter->reason_length; at += 8) { /* first: a letter without its text would be wrong */
+        uint64_t piece = 0;
+        uint32_t length = letter->reason_length - at < 8 ? letter->reason_length - at : 8;
+        memcpy(&piece, letter->reason + at, length);
+        pd_journal_add(journal, PD_J_TEXT, (uint16_t)length, piece);
+    }
+    uint32_t deliveries = letter->deliveries < PD_DELIVER_MAX ? letter->deliveries : PD_DELIVER_MAX;
+    pd_journal_add(journal, kind, (uint16_t)deliveries, letter->sequence);
+}
+
+void pd_consumer_journal_give_up(struct pd_consumer *consumer, const struct pd_letter *letter)
+{
+    if (consumer->config.dead_letter_subject[0] == 0)
+        pd_journal_add(&consumer->journal, PD_J_EXHAUSTED, 1, letter->sequence);
+    else
+        pd_journal_letter(&consumer->journal, letter, letter->term ? PD_J_LETTER_TERM : PD_J_LETTER);
+}
+
+void pd_consumer_give_up(struct pd_consumer *consumer, struct pd_out *entry, struct pd_letter *letter)
+{
+    letter->epoch = consumer->epoch;
+    if (consumer->config.dead_letter_subject[0] != 0 && !pd_letters_add(&consumer->letters, letter)) {
+        pd_outstanding_set(&consumer->out, entry, PD_OUT_READY); /* no memory: it is given up another time */
+        return;
+    }
+    pd_outstanding_remove(&consumer->out, entry);
+    consumer->exhausted++;
+    consumer->tellings.exhausted++;
+}
 
 void pd_consumer_give_back(struct pd_consumer *consumer, struct pd_out *entry)
 {
@@ -24,29 +61,65 @@ void pd_consumer_give_back(struct pd_consumer *consumer, struct pd_out *entry)
         pd_outstanding_set(&consumer->out, entry, PD_OUT_READY);
         return;
     }
-    pd_journal_add(&consumer->journal, PD_J_EXHAUSTED, 1, entry->sequence);
-    pd_outstanding_remove(&consumer->out, entry);
-    consumer->exhausted++;
+    struct pd_letter letter = {.sequence = entry->sequence, .deliveries = entry->deliveries};
+    pd_consumer_journal_give_up(consumer, &letter);
+    pd_consumer_give_up(consumer, entry, &letter);
+}
+
+int pd_acks_check(const struct pd_acks *acks, pd_error *error)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < acks->count; i++) {
+        const pd_ack *ack = &acks->acks[i];
+        size_t length = ack->reason_length;
+        if (ack->kind > PD_ACK_TERM)
+            return pd_fail(error, PD_INVALID, "acknowledgement %u is of kind %u; 0 to 3 are defined", i, ack->kind);
+        if (length > PD_REASON_MAX)
+            return pd_fail(error, PD_INVALID, "the reason of acknowledgement %u has %zu bytes; the limit is %u", i,
+                           length, PD_REASON_MAX);
+        if (length > acks->reasons_length - at)
+            return pd_fail(error, PD_INVALID, "the reason of acknowledgement %u is cut off", i);
+        if (length > 0 && !pd_utf8_valid(acks->reasons + at, length))
+            return pd_fail(error, PD_INVALID, "the reason of acknowledgement %u is not UTF-8", i);
+        at += length;
+    }
+    if (at != acks->reasons_length)
+        return pd_fail(error, PD_INVALID, "%zu bytes follow the last reason", acks->reasons_length - at);
+    return PD_OK;
+}
+
+static struct pd_letter term_letter(const struct pd_acks *acks, uint32_t index, size_t reason,
+                                    const struct pd_out *entry)
+{
+    return (struct pd_letter){
+        .sequence = entry->sequence,
+        .deliveries = entry->deliveries,
+        .term = true,
+        .reason_length = acks->acks[index].reason_length,
+        .reason = (char *)(uintptr_t)acks->reasons + reason,
+    };
 }
 
 /* Write to the journal what will be done. */
-static int journal_acks(struct pd_consumer *consumer, const pd_ack *acks, uint32_t count, pd_error *error)
+static int journal_acks(struct pd_consumer *consumer, const struct pd_acks *acks, pd_error *error)
 {
     struct pd_run run = {0};
     bool all = consumer->config.ack_policy == PD_ACK_ALL;
     uint64_t up_to = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        bool done = acks[i].kind == PD_ACK_DONE;
-        if ((!done && acks[i].kind != PD_ACK_TERM) || pd_outstanding_find(&consumer->out, acks[i].sequence) == NULL)
+    size_t reason = 0;
+    for (uint32_t i = 0; i < acks->count; reason += acks->acks[i++].reason_length) {
+        const pd_ack *ack = &acks->acks[i];
+        const struct pd_out *entry;
+        if (ack->kind == PD_ACK_DONE && !all && pd_outstanding_find(&consumer->out, ack->sequence) != NULL)
+            pd_journal_run_add(&consumer->journal, PD_J_DONE, &run, ack->sequence);
+        if (ack->kind == PD_ACK_DONE && all && pd_outstanding_find(&consumer->out, ack->sequence) != NULL)
+            up_to = pd_max64(up_to, ack->sequence);
+        if (ack->kind != PD_ACK_TERM || ack->sequence <= up_to ||
+            (entry = pd_outstanding_find(&consumer->out, ack->sequence)) == NULL)
             continue;
-        if (!done && acks[i].sequence <= up_to) /* an acknowledgement before it has it already */
-            continue;
-        if (!done)
-            pd_journal_add(&consumer->journal, PD_J_EXHAUSTED, 1, acks[i].sequence);
-        else if (all)
-            up_to = pd_max64(up_to, acks[i].sequence);
-        else
-            pd_journal_run_add(&consumer->journal, PD_J_DONE, &run, acks[i].sequence);
+        struct pd_letter letter = term_letter(acks, i, reason, entry);
+        pd_journal_run_end(&consumer->journal, PD_J_DONE, &run); /* the order tells which of the two it was */
+        pd_consumer_journal_give_up(consumer, &letter);
     }
     pd_journal_run_end(&consumer->journal, PD_J_DONE, &run);
     if (up_to > 0)
@@ -54,9 +127,12 @@ static int journal_acks(struct pd_consumer *consumer, const pd_ack *acks, uint32
     return pd_journal_commit(&consumer->journal, error);
 }
 
-static void apply_ack(struct pd_consumer *consumer, struct pd_out *entry, const pd_ack *ack, uint64_t now_ns)
+static void apply_ack(struct pd_consumer *consumer, struct pd_out *entry, const struct pd_acks *acks, uint32_t index,
+                      size_t reason, uint64_t now_ns)
 {
-    switch (ack->kind) {
+    const pd_ack *ack = &acks->acks[index];
+    struct pd_letter letter;
+    switch ((enum pd_ack_kind)ack->kind) {
     case PD_ACK_NAK:
         if (entry->state != PD_OUT_SENT)
             break;
@@ -74,10 +150,10 @@ static void apply_ack(struct pd_consumer *consumer, struct pd_out *entry, const 
         consumer->next_deadline = pd_min64(consumer->next_deadline, entry->deadline_ns);
         break;
     case PD_ACK_TERM:
-        pd_outstanding_remove(&consumer->out, entry);
-        consumer->exhausted++;
+        letter = term_letter(acks, index, reason, entry);
+        pd_consumer_give_up(consumer, entry, &letter);
         break;
-    default:
+    case PD_ACK_DONE:
         if (consumer->config.ack_policy == PD_ACK_ALL)
             pd_outstanding_remove_up_to(&consumer->out, ack->sequence);
         else
@@ -86,26 +162,77 @@ static void apply_ack(struct pd_consumer *consumer, struct pd_out *entry, const 
     }
 }
 
-int pd_consumer_ack_all(struct pd_consumer *consumer, const pd_ack *acks, uint32_t count, uint64_t now_ns,
-                        uint32_t *known, pd_error *error)
+int pd_consumer_ack_all(struct pd_consumer *consumer, const struct pd_acks *acks, uint64_t now_ns, uint32_t *known,
+                        pd_error *error)
 {
+    size_t reason = 0;
     *known = 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (acks[i].kind > PD_ACK_TERM)
-            return pd_fail(error, PD_INVALID, "acknowledgement %u is of kind %u; 0 to 3 are defined", i, acks[i].kind);
-    int rc = journal_acks(consumer, acks, count, error);
+    int rc = journal_acks(consumer, acks, error);
     if (rc != PD_OK)
         return rc;
-    for (uint32_t i = 0; i < count; i++) {
-        struct pd_out *entry = pd_outstanding_find(&consumer->out, acks[i].sequence);
+    for (uint32_t i = 0; i < acks->count; reason += acks->acks[i++].reason_length) {
+        struct pd_out *entry = pd_outstanding_find(&consumer->out, acks->acks[i].sequence);
         if (entry == NULL)
             continue;
-        apply_ack(consumer, entry, &acks[i], now_ns);
+        apply_ack(consumer, entry, acks, i, reason, now_ns);
         ++*known;
     }
     rc = pd_journal_commit(&consumer->journal, error); /* what a nak gave up */
     pd_consumer_compact(consumer);
     return rc;
+}
+
+int pd_consumer_posted(struct pd_consumer *consumer, const struct pd_letter *letters, size_t count, pd_error *error)
+{
+    for (size_t i = 0; i < count; i++)
+        if (pd_letters_remove(&consumer->letters, letters[i].sequence, letters[i].epoch))
+            pd_journal_add(&consumer->journal, PD_J_POSTED, 0, letters[i].sequence);
+    int rc = pd_journal_commit(&consumer->journal, error);
+    pd_consumer_compact(consumer);
+    return rc;
+}
+
+static uint64_t not_before(uint64_t told_ns)
+{
+    return told_ns == 0 ? 0 : told_ns + PD_ADVISORY_INTERVAL_NS;
+}
+
+static uint64_t stalled_due(const struct pd_tellings *tellings)
+{
+    return tellings->stalled && !tellings->stall_told ? not_before(tellings->stall_told_ns) : UINT64_MAX;
+}
+
+static uint64_t exhausted_due(const struct pd_tellings *tellings)
+{
+    return tellings->exhausted > 0 ? not_before(tellings->exhausted_told_ns) : UINT64_MAX;
+}
+
+uint64_t pd_consumer_tell_due(const struct pd_consumer *consumer)
+{
+    return pd_min64(stalled_due(&consumer->tellings), exhausted_due(&consumer->tellings));
+}
+
+unsigned pd_consumer_tell(struct pd_consumer *consumer, uint64_t now_ns, uint64_t *exhausted)
+{
+    struct pd_tellings *tellings = &consumer->tellings;
+    unsigned told = 0;
+    *exhausted = 0;
+    if (tellings->stalled && pd_consumer_room(consumer) > 0) {
+        told |= tellings->stall_told ? PD_TELL_RESUMED : 0;
+        tellings->stalled = tellings->stall_told = false;
+    }
+    if (stalled_due(tellings) <= now_ns) {
+        told |= PD_TELL_STALLED;
+        tellings->stall_told = true;
+        tellings->stall_told_ns = now_ns;
+    }
+    if (exhausted_due(tellings) <= now_ns) {
+        told |= PD_TELL_EXHAUSTED;
+        *exhausted = tellings->exhausted;
+        tellings->exhausted = 0;
+        tellings->exhausted_told_ns = now_ns;
+    }
+    return told;
 }
 
 int pd_consumer_change(struct pd_consumer *consumer, const pd_consumer_config *config, pd_error *error)
@@ -116,6 +243,11 @@ int pd_consumer_change(struct pd_consumer *consumer, const pd_consumer_config *c
         bool waits = entry->state == PD_OUT_READY || entry->state == PD_OUT_DELAYED;
         if (waits && entry->deliveries >= config->max_deliver)
             pd_consumer_give_back(consumer, entry);
+    }
+    while (config->dead_letter_subject[0] == 0 && pd_letters_count(&consumer->letters) > 0) {
+        uint64_t sequence = consumer->letters.items[consumer->letters.start].sequence;
+        pd_journal_add(&consumer->journal, PD_J_POSTED, 0, sequence);
+        pd_letters_remove(&consumer->letters, sequence, UINT64_MAX);
     }
     return pd_journal_commit(&consumer->journal, error);
 }
@@ -173,8 +305,10 @@ void pd_consumer_skip_to(struct pd_consumer *consumer, const struct pd_log *log,
 void pd_consumer_info_fill(const struct pd_consumer *consumer, pd_consumer_info *info)
 {
     uint64_t lowest = pd_outstanding_lowest(&consumer->out);
-    if (pd_picks_left(&consumer->ahead) > 0 && (lowest == 0 || consumer->ahead.sequences[consumer->ahead.at] < lowest))
-        lowest = consumer->ahead.sequences[consumer->ahead.at];
+    uint64_t letter = pd_letters_lowest(&consumer->letters);
+    uint64_t ahead = pd_picks_left(&consumer->ahead) > 0 ? consumer->ahead.sequences[consumer->ahead.at] : 0;
+    lowest = lowest == 0 || (ahead != 0 && ahead < lowest) ? ahead : lowest;
+    lowest = lowest == 0 || (letter != 0 && letter < lowest) ? letter : lowest;
     *info = (pd_consumer_info){
         .ack_floor = (lowest != 0 ? lowest : consumer->next_sequence) - 1,
         .delivered_sequence = consumer->delivered_sequence,

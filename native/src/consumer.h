@@ -5,6 +5,7 @@
 
 #include "base.h"
 #include "journal.h"
+#include "letters.h"
 #include "log.h"
 #include "outstanding.h"
 #include "picks.h"
@@ -20,6 +21,8 @@ enum pd_ack_policy { PD_ACK_EXPLICIT, PD_ACK_ALL, PD_ACK_NONE };
 
 /* pd_ack.kind */
 enum pd_ack_kind { PD_ACK_DONE, PD_ACK_NAK, PD_ACK_IN_PROGRESS, PD_ACK_TERM };
+
+struct pd_replay;
 
 /* A fetch: what is wanted, who waits, and what came of it. Embedded in what waits; next is the list's. */
 struct pd_fetch {
@@ -40,6 +43,27 @@ struct pd_fetch {
     pd_error error;
 };
 
+/* What is to be told of a consumer, and when it was. */
+struct pd_tellings {
+    bool stalled; /* a fetch was held back, and there is no room yet */
+    bool stall_told;
+    uint64_t stall_told_ns;
+    uint64_t exhausted; /* records given up and not told yet */
+    uint64_t exhausted_told_ns;
+};
+
+#define PD_TELL_STALLED   1u
+#define PD_TELL_RESUMED   2u
+#define PD_TELL_EXHAUSTED 4u
+
+/* Acknowledgements with the reasons of those that have one. */
+struct pd_acks {
+    const pd_ack *acks;
+    uint32_t count;
+    const uint8_t *reasons;
+    size_t reasons_length;
+};
+
 struct pd_consumer {
     char name[PD_NAME_MAX + 1];
     char filter[256];
@@ -50,14 +74,19 @@ struct pd_consumer {
     uint64_t delivered_sequence; /* the highest */
     uint64_t pending;            /* matching records from next_sequence to the log's last */
     struct pd_picks ahead;       /* to be delivered before next_sequence */
+    uint64_t epoch;              /* tells its life from those before a seek, or of its name before */
+    struct pd_letters letters;   /* given up, and to be stored elsewhere */
+    struct pd_tellings tellings;
+    uint64_t active_ns; /* when it last was fetched from or acknowledged to */
     uint64_t redelivered;
     uint64_t exhausted;
     uint64_t stalled;
     struct pd_outstanding out;
     struct pd_journal journal;
-    struct pd_reader fresh; /* at next_sequence */
-    struct pd_reader again; /* at what is delivered again */
-    uint64_t next_deadline; /* none of out's deadlines is earlier */
+    struct pd_replay *replay; /* while the journal is opened */
+    struct pd_reader fresh;   /* at next_sequence */
+    struct pd_reader again;   /* at what is delivered again */
+    uint64_t next_deadline;   /* none of out's deadlines is earlier */
     struct pd_fetch *waiting;
     struct pd_fetch **waiting_end;
     uint32_t waiting_count;
@@ -100,9 +129,24 @@ static inline uint64_t pd_consumer_lag(const struct pd_consumer *consumer)
     return consumer->pending + pd_picks_left(&consumer->ahead);
 }
 
-/* *known: how many of the acknowledgements were of deliveries that are out. */
-int pd_consumer_ack_all(struct pd_consumer *consumer, const pd_ack *acks, uint32_t count, uint64_t now_ns,
-                        uint32_t *known, pd_error *error);
+/* How many records may go out for the first time now. */
+uint64_t pd_consumer_room(const struct pd_consumer *consumer);
+
+/* What is wrong with acknowledgements, or PD_OK. */
+int pd_acks_check(const struct pd_acks *acks, pd_error *error);
+
+/* Checked ones. *known: how many of them were of deliveries that are out. */
+int pd_consumer_ack_all(struct pd_consumer *consumer, const struct pd_acks *acks, uint64_t now_ns, uint32_t *known,
+                        pd_error *error);
+
+/* The dead letters of these were stored, or their records are gone: they are done. */
+int pd_consumer_posted(struct pd_consumer *consumer, const struct pd_letter *letters, size_t count, pd_error *error);
+
+/* What is to be told now (PD_TELL_*), which counts as told then; *exhausted: how many records were given up. */
+unsigned pd_consumer_tell(struct pd_consumer *consumer, uint64_t now_ns, uint64_t *exhausted);
+
+/* When there will be something to tell that was told too lately; UINT64_MAX: nothing. */
+uint64_t pd_consumer_tell_due(const struct pd_consumer *consumer);
 
 /* What went to a pipe that is gone is free; true when something was. */
 bool pd_consumer_release(struct pd_consumer *consumer, uint32_t owner);

@@ -11,6 +11,13 @@ int pd_consumer_count(struct pd_consumer *consumer, const struct pd_log *log, ui
 /* Something that was out comes back: to be delivered again, or given up. The journal's change is open. */
 void pd_consumer_give_back(struct pd_consumer *consumer, struct pd_out *entry);
 
+/* The two halves of giving up a record that is out: the journal's (its change is open), and the state's. */
+void pd_consumer_journal_give_up(struct pd_consumer *consumer, const struct pd_letter *letter);
+void pd_consumer_give_up(struct pd_consumer *consumer, struct pd_out *entry, struct pd_letter *letter);
+
+/* A letter's journal records, of one of the kinds that have letters. */
+void pd_journal_letter(struct pd_journal *journal, const struct pd_letter *letter, enum pd_journal_kind kind);
+
 /* How long a record that goes out for the n-th time may stay out. */
 static inline uint64_t pd_consumer_patience(const struct pd_consumer *consumer, uint32_t deliveries)
 {

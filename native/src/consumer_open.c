@@ -8,6 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What the replay of a journal has to remember from one record to the next. */
+struct pd_replay {
+    char reason[PD_REASON_MAX];
+    uint32_t reason_length;
+};
+
 /* One more that is out; replay may not go back in the order of sequences. */
 static bool replay_out(struct pd_consumer *consumer, uint64_t sequence, uint32_t deliveries)
 {
@@ -62,6 +68,39 @@ static uint64_t replay_done(struct pd_consumer *consumer, const struct pd_journa
     return count;
 }
 
+/* A piece of the reason of the letter that follows. */
+static bool replay_text(struct pd_consumer *consumer, const struct pd_journal_entry *entry)
+{
+    struct pd_replay *replay = consumer->replay;
+    if (entry->number > 8 || replay->reason_length + entry->number > sizeof replay->reason)
+        return false;
+    memcpy(replay->reason + replay->reason_length, &entry->sequence, entry->number);
+    replay->reason_length += entry->number;
+    return true;
+}
+
+static bool replay_letter(struct pd_consumer *consumer, const struct pd_journal_entry *entry)
+{
+    struct pd_replay *replay = consumer->replay;
+    bool kept = entry->kind == PD_J_KEPT || entry->kind == PD_J_KEPT_TERM;
+    struct pd_out *out = pd_outstanding_find(&consumer->out, entry->sequence);
+    struct pd_letter letter = {
+        .sequence = entry->sequence,
+        .epoch = consumer->epoch,
+        .deliveries = entry->number,
+        .reason_length = replay->reason_length,
+        .reason = replay->reason,
+        .term = entry->kind == PD_J_LETTER_TERM || entry->kind == PD_J_KEPT_TERM,
+    };
+    replay->reason_length = 0;
+    if (!kept && out == NULL) /* the same record twice in one change */
+        return true;
+    if (!kept)
+        pd_outstanding_remove(&consumer->out, out);
+    consumer->exhausted += !kept;
+    return pd_letters_add(&consumer->letters, &letter);
+}
+
 static bool replay(void *context, const struct pd_journal_entry *entry)
 {
     struct pd_consumer *consumer = context;
@@ -99,8 +138,31 @@ static bool replay(void *context, const struct pd_journal_entry *entry)
     case PD_J_BEGIN:
         consumer->begin_sequence = entry->sequence;
         return true;
+    case PD_J_EPOCH:
+        consumer->epoch = entry->sequence;
+        return true;
+    case PD_J_TEXT:
+        return replay_text(consumer, entry);
+    case PD_J_LETTER:
+    case PD_J_LETTER_TERM:
+    case PD_J_KEPT:
+    case PD_J_KEPT_TERM:
+        return replay_letter(consumer, entry);
+    case PD_J_POSTED:
+        pd_letters_remove(&consumer->letters, entry->sequence, UINT64_MAX);
+        return true;
     default:
         return false;
+    }
+}
+
+static void add_letters(struct pd_journal *fresh, const struct pd_letters *letters)
+{
+    for (size_t i = letters->start; i < letters->end; i++) {
+        const struct pd_letter *letter = &letters->items[i];
+        if (i == letters->start || letter->epoch != letters->items[i - 1].epoch)
+            pd_journal_add(fresh, PD_J_EPOCH, 0, letter->epoch);
+        pd_journal_letter(fresh, letter, letter->term ? PD_J_KEPT_TERM : PD_J_KEPT);
     }
 }
 
@@ -112,6 +174,8 @@ static int write_anew(struct pd_consumer *consumer, pd_error *error)
     int rc = pd_journal_compact_begin(&consumer->journal, fresh, error);
     if (rc == PD_OK) {
         struct pd_run run = {0};
+        add_letters(fresh, &consumer->letters);
+        pd_journal_add(fresh, PD_J_EPOCH, 0, consumer->epoch);
         pd_journal_add(fresh, PD_J_TOTAL, 0, consumer->exhausted);
         pd_journal_add(fresh, PD_J_BEGIN, 0, consumer->begin_sequence);
         pd_journal_add(fresh, PD_J_NEXT, 0, consumer->next_sequence);
@@ -148,6 +212,9 @@ static int fit_to_log(struct pd_consumer *consumer, const struct pd_log *log, pd
     while (out->live > 0 && out->entries[out->end - 1].sequence >= end)
         pd_outstanding_remove(out, &out->entries[out->end - 1]);
     pd_picks_cut(&consumer->ahead, end);
+    for (size_t i = consumer->letters.end; i > consumer->letters.start; i--)
+        if (consumer->letters.items[i - 1].sequence >= end)
+            pd_letters_remove(&consumer->letters, consumer->letters.items[i - 1].sequence, UINT64_MAX);
     consumer->next_sequence = end;
     consumer->delivered_sequence = pd_min64(consumer->delivered_sequence, end - 1);
     return write_anew(consumer, error);
@@ -157,6 +224,7 @@ static int begin(struct pd_consumer *consumer, const struct pd_log *log, struct 
                  struct pd_picks *ahead, pd_error *error)
 {
     int rc = PD_OK;
+    consumer->epoch = pd_wall_ns();
     consumer->begin_sequence = consumer->next_sequence = pd_max64(1, consumer->config.start_sequence);
     if (consumer->config.newest_first && ahead != NULL) {
         consumer->ahead = *ahead;
@@ -173,6 +241,7 @@ int pd_consumer_seek_to(struct pd_consumer *consumer, const struct pd_log *log, 
 {
     struct pd_consumer before = *consumer;
     uint64_t pending;
+    consumer->epoch = pd_max64(consumer->epoch + 1, pd_wall_ns());
     consumer->begin_sequence = consumer->next_sequence = sequence;
     consumer->ahead = *ahead;
     pd_picks_advance(&consumer->ahead, pd_log_first_sequence(log) - 1);
@@ -185,6 +254,7 @@ int pd_consumer_seek_to(struct pd_consumer *consumer, const struct pd_log *log, 
         rc = write_anew(consumer, error);
     if (rc != PD_OK) { /* the journal stayed as it was: so does all else */
         *ahead = consumer->ahead;
+        consumer->epoch = before.epoch;
         consumer->begin_sequence = before.begin_sequence;
         consumer->next_sequence = before.next_sequence;
         consumer->delivered_sequence = before.delivered_sequence;
@@ -212,6 +282,11 @@ int pd_consumer_config_check(const pd_consumer_config *config, pd_error *error)
     if (config->backoff_count > PD_BACKOFF_MAX)
         return pd_fail(error, PD_INVALID, "backoff has %u steps; the limit is %u", config->backoff_count,
                        PD_BACKOFF_MAX);
+    const char *dead = config->dead_letter_subject;
+    const char *wrong =
+        dead[0] != 0 ? pd_subject_error(dead, strnlen(dead, sizeof config->dead_letter_subject), false) : NULL;
+    if (wrong != NULL)
+        return pd_fail(error, PD_INVALID, "dead_letter_subject '%.255s' %s", dead, wrong);
     if (config->ack_policy > PD_ACK_NONE)
         return pd_fail(error, PD_INVALID, "ack_policy is %u; 0 to 2 are defined", config->ack_policy);
     return PD_OK;
@@ -226,7 +301,10 @@ int pd_consumer_init(struct pd_consumer *consumer, const char *name, const char 
     snprintf(consumer->name, sizeof consumer->name, "%s", name);
     snprintf(consumer->filter, sizeof consumer->filter, "%s", filter);
     consumer->filter_length = (uint32_t)strlen(consumer->filter);
+    struct pd_replay replaying = {0};
+    consumer->replay = &replaying;
     int rc = pd_journal_open(&consumer->journal, journal_path, replay, consumer, error);
+    consumer->replay = NULL;
     if (rc != PD_OK)
         return rc;
     rc = consumer->next_sequence == 0 ? begin(consumer, log, scratch, ahead, error) : fit_to_log(consumer, log, error);
@@ -247,4 +325,5 @@ void pd_consumer_fini(struct pd_consumer *consumer)
     pd_journal_close(&consumer->journal);
     pd_outstanding_fini(&consumer->out);
     pd_picks_fini(&consumer->ahead);
+    pd_letters_fini(&consumer->letters);
 }

@@ -88,13 +88,13 @@ static int pick_again(struct pd_consumer *consumer, const struct pd_log *log, st
     return PD_OK;
 }
 
-/* How many records may go out for the first time now. */
-static uint64_t room_for_new(const struct pd_consumer *consumer)
+uint64_t pd_consumer_room(const struct pd_consumer *consumer)
 {
-    uint32_t limit = consumer->config.max_ack_pending;
+    uint64_t limit = consumer->config.max_ack_pending;
+    uint64_t taken = consumer->out.live + pd_letters_count(&consumer->letters);
     if (consumer->config.ack_policy == PD_ACK_NONE)
         return UINT64_MAX;
-    return consumer->out.live < limit ? limit - consumer->out.live : 0;
+    return taken < limit ? limit - taken : 0;
 }
 
 /* What a take is about to do: picks [0, again) go out again, [again, ahead) come from `ahead`, the rest are new. */
@@ -109,7 +109,7 @@ static int pick_ahead(struct pd_consumer *consumer, const struct pd_log *log, st
                       bool *whole, pd_error *error)
 {
     const struct pd_picks *ahead = &consumer->ahead;
-    uint64_t room = room_for_new(consumer);
+    uint64_t room = pd_consumer_room(consumer);
     *whole = false;
     for (size_t i = ahead->at; i < ahead->count; i++, room--) {
         if (room == 0)
@@ -178,7 +178,7 @@ static int pick(struct pd_consumer *consumer, const struct pd_log *log, uint64_t
         plan->ahead = selection->count;
     }
     if (rc == PD_OK && whole)
-        rc = pick_new(consumer, log, visible, selection, room_for_new(consumer) - (plan->ahead - plan->again),
+        rc = pick_new(consumer, log, visible, selection, pd_consumer_room(consumer) - (plan->ahead - plan->again),
                       &plan->next, error);
     return rc;
 }
@@ -226,9 +226,10 @@ int pd_consumer_take(struct pd_consumer *consumer, const struct pd_log *log, uin
         journal_picks(consumer, selection, &plan);
         if ((rc = pd_journal_commit(&consumer->journal, error)) != PD_OK)
             return rc;
-    } else if (pd_consumer_lag(consumer) > 0 && room_for_new(consumer) == 0 && !fetch->stalled) {
+    } else if (pd_consumer_lag(consumer) > 0 && pd_consumer_room(consumer) == 0 && !fetch->stalled) {
         fetch->stalled = true;
         consumer->stalled++;
+        consumer->tellings.stalled = true;
     }
     for (size_t i = 0; i < plan.again; i++)
         send_out(consumer, pd_outstanding_find(&consumer->out, selection->picks[i].sequence), fetch, now_ns);

@@ -28,6 +28,8 @@ static int start(pd_engine *engine, pd_error *error)
         rc = pd_make_directory(engine->directory, error);
     if (rc == PD_OK)
         rc = pd_completions_init(&engine->completions, error);
+    if (rc == PD_OK)
+        rc = pd_advisories_init(&engine->advisories, engine->completions.event_fd, error);
     if (rc != PD_OK)
         return rc;
     engine->router = pd_router_alloc();
@@ -87,6 +89,7 @@ void pd_engine_free(pd_engine *engine)
         pd_stream_unref(engine->streams[i]);
     pd_commit_fini(&engine->commit);
     pd_completions_fini(&engine->completions);
+    pd_advisories_fini(&engine->advisories);
     pd_router_free(engine->router);
     free(engine->streams);
     pthread_mutex_destroy(&engine->opening);
@@ -129,6 +132,16 @@ struct pd_stream *pd_engine_stream(pd_engine *engine, const char *name, pd_error
     pthread_mutex_unlock(&engine->lock);
     if (stream == NULL)
         pd_fail(error, PD_NO_STREAM, "there is no stream %.64s", name);
+    return stream;
+}
+
+struct pd_stream *pd_engine_route(pd_engine *engine, const char *subject)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct pd_stream *stream = pd_router_find(engine->router, subject, strlen(subject));
+    if (stream != NULL)
+        pd_stream_ref(stream);
+    pthread_mutex_unlock(&engine->lock);
     return stream;
 }
 

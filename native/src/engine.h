@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "advisory.h"
 #include "base.h"
 #include "commit.h"
 #include "completion.h"
@@ -49,6 +50,7 @@ struct pd_engine {
     struct pd_commit commit;
     struct pd_timer timer;
     struct pd_completions completions;
+    struct pd_advisories advisories;
     _Atomic(struct pd_broker *) broker; /* set once */
 };
 
@@ -59,6 +61,9 @@ static inline void pd_count(atomic_uint_fast64_t *counter, uint64_t by)
 
 /* A stream by name with a reference, or NULL and the error. */
 struct pd_stream *pd_engine_stream(pd_engine *engine, const char *name, pd_error *error);
+
+/* The stream that captures a subject, with a reference, or NULL. */
+struct pd_stream *pd_engine_route(pd_engine *engine, const char *subject);
 
 /* All streams with a reference each; *streams is malloc'ed. */
 size_t pd_engine_streams(pd_engine *engine, struct pd_stream ***streams);

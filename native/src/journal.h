@@ -6,18 +6,25 @@
 #include "base.h"
 
 enum pd_journal_kind {
-    PD_J_START = 1,     /* first record of the file; sequence is a magic number */
-    PD_J_NEXT = 2,      /* everything below sequence was looked at */
-    PD_J_RUN = 3,       /* sequence and the number - 1 that follow were delivered for the first time */
-    PD_J_COUNT = 4,     /* sequence is out and was delivered `number` times */
-    PD_J_DONE = 5,      /* sequence and the number - 1 that follow are done */
-    PD_J_EXHAUSTED = 6, /* sequence was given up */
-    PD_J_TOTAL = 7,     /* so many (sequence) were given up before */
-    PD_J_DELIVERED = 8, /* sequence is the highest that was delivered */
-    PD_J_AHEAD = 9,     /* sequence and the number - 1 that follow are to be delivered before NEXT */
-    PD_J_AHEAD_TO = 10, /* those of them up to sequence were delivered, and are done */
-    PD_J_UP_TO = 11,    /* all that is out up to sequence is done */
-    PD_J_BEGIN = 12,    /* the consumer was told to begin at sequence */
+    PD_J_START = 1,        /* first record of the file; sequence is a magic number */
+    PD_J_NEXT = 2,         /* everything below sequence was looked at */
+    PD_J_RUN = 3,          /* sequence and the number - 1 that follow were delivered for the first time */
+    PD_J_COUNT = 4,        /* sequence is out and was delivered `number` times */
+    PD_J_DONE = 5,         /* sequence and the number - 1 that follow are done */
+    PD_J_EXHAUSTED = 6,    /* sequence was given up */
+    PD_J_TOTAL = 7,        /* so many (sequence) were given up before */
+    PD_J_DELIVERED = 8,    /* sequence is the highest that was delivered */
+    PD_J_AHEAD = 9,        /* sequence and the number - 1 that follow are to be delivered before NEXT */
+    PD_J_AHEAD_TO = 10,    /* those of them up to sequence were delivered, and are done */
+    PD_J_UP_TO = 11,       /* all that is out up to sequence is done */
+    PD_J_BEGIN = 12,       /* the consumer was told to begin at sequence */
+    PD_J_EPOCH = 13,       /* sequence is the epoch of what follows */
+    PD_J_TEXT = 14,        /* the `number` lowest bytes of sequence are a piece of the next letter's reason */
+    PD_J_LETTER = 15,      /* sequence was given up after `number` deliveries; its dead letter is to be stored */
+    PD_J_LETTER_TERM = 16, /* the same, by a term */
+    PD_J_KEPT = 17,        /* as LETTER, of one that is not out any more */
+    PD_J_KEPT_TERM = 18,
+    PD_J_POSTED = 19, /* the dead letter of sequence is stored */
 
     PD_J_ERASED = 32, /* of a log, not of a consumer: see erasure.c */
     PD_J_RANGE = 33,

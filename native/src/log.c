@@ -12,6 +12,7 @@
 #include "log.h"
 
 #include "erasure.h"
+#include "letters.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -24,7 +25,8 @@
 
 uint64_t pd_log_segment_limit(const struct pd_log_options *options)
 {
-    return pd_max64(options->segment_size, options->max_batch);
+    return pd_max64(options->segment_size,
+                    options->max_batch + PD_LETTER_ROOM); /* dead letters have more than their record */
 }
 
 static uint64_t segment_size(const struct pd_log *log)

@@ -341,11 +341,15 @@ uint64_t pd_stream_tick(struct pd_stream *stream)
             struct pd_consumer *consumer = stream->consumers[i];
             next = pd_min64(next, pd_stream_expel(consumer, pd_fetch_expired, now_ns, PD_OK, &finished));
             next = pd_min64(next, consumer->next_deadline); /* serving made new ones */
+            next = pd_min64(next, pd_stream_idle_due(consumer, now_ns));
+            pd_stream_tell(stream, consumer);
         }
+        pd_stream_remove_idle(stream, now_ns, &finished);
     }
     pthread_mutex_unlock(&stream->lock);
     pd_finished_tell(&finished);
     pd_stream_free_dropped(stream, dropped);
+    pd_stream_post(stream);
     return next;
 }
 
@@ -358,6 +362,7 @@ void pd_stream_release(struct pd_stream *stream, uint32_t owner)
     for (size_t i = 0; !stream->closed && i < stream->consumer_count; i++) {
         pd_stream_expel(stream->consumers[i], pd_fetch_owned, owner, PD_STOPPING, &finished);
         any = pd_consumer_release(stream->consumers[i], owner) || any;
+        pd_stream_tell(stream, stream->consumers[i]);
     }
     if (any)
         pd_stream_serve(stream, &finished);

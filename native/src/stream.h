@@ -61,6 +61,8 @@ struct pd_stream {
     bool closed;          /* deleted, or the engine was stopped */
     pd_stream_config config;
     struct pd_log log;
+    bool full; /* the disk was, at the last append */
+    uint64_t full_told_ns;
     struct pd_dedup dedup;
     uint64_t visible_sequence; /* readers see up to here */
     struct pd_rate rate;       /* records and bytes that are appended */
@@ -117,7 +119,7 @@ void pd_stream_release(struct pd_stream *stream, uint32_t owner);
 
 /* Fetch: PD_OK, and fetch->finish will be called (or was); else it will not. */
 int pd_stream_fetch(struct pd_stream *stream, const char *consumer, struct pd_fetch *fetch, pd_error *error);
-int pd_stream_ack(struct pd_stream *stream, const char *consumer, const pd_ack *acks, uint32_t count, uint32_t *known,
+int pd_stream_ack(struct pd_stream *stream, const char *consumer, const struct pd_acks *acks, uint32_t *known,
                   pd_error *error);
 
 /* As pd_stream_purge, pd_stream_read and the pd_consumer functions of the boundary. */

@@ -160,6 +160,19 @@ static int append_locked(struct pd_stream *stream, const struct pd_batch_view *b
     return PD_OK;
 }
 
+/* Once when the disk becomes full, and not at every batch that it refuses. */
+static void note_full(struct pd_stream *stream, int rc)
+{
+    bool was = stream->full;
+    stream->full = rc == PD_STORAGE_FULL || (was && rc != PD_OK);
+    uint64_t now_ns = stream->full && !was ? pd_mono_ns() : 0;
+    if (now_ns == 0 || (stream->full_told_ns != 0 && now_ns < stream->full_told_ns + PD_ADVISORY_INTERVAL_NS))
+        return;
+    stream->full_told_ns = now_ns;
+    pd_advise(&stream->engine->advisories, PD_ADVISE_STORAGE_FULL, stream->name, "",
+              "the disk is full; what is published is refused until there is room");
+}
+
 int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch, enum pd_durability durability,
                      const struct pd_expectation *expect, struct pd_pending *pending, pd_error *error)
 {
@@ -177,6 +190,8 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
         rc = pd_stream_index_require(stream, error);
     if (rc == PD_OK)
         rc = append_locked(stream, batch, durability, expect, pending, &finished, error);
+    if (rc == PD_STORAGE_FULL || stream->full)
+        note_full(stream, rc);
     pthread_mutex_unlock(&stream->lock);
     pd_count(rc == PD_OK ? &stream->engine->counters.appends : &stream->engine->counters.refused, 1);
     if (rc != PD_OK) {

@@ -53,8 +53,18 @@ static int make(struct pd_stream *stream, const char *name, const char *filter, 
         atomic_fetch_sub(&engine->consumers, 1);
         return rc;
     }
+    consumer->active_ns = pd_mono_ns();
     stream->consumers[stream->consumer_count++] = consumer;
     return PD_OK;
+}
+
+/* What opening or changing one may have left to do. */
+static void watch(struct pd_stream *stream, struct pd_consumer *consumer)
+{
+    uint64_t idle = pd_stream_idle_due(consumer, consumer->active_ns);
+    pd_stream_tell(stream, consumer);
+    if (idle != UINT64_MAX)
+        pd_timer_schedule(&stream->engine->timer, stream, idle);
 }
 
 int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const char *filter,
@@ -84,6 +94,8 @@ int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const ch
         struct pd_consumer *consumer = pd_stream_consumer(stream, name, NULL);
         rc = consumer != NULL ? change(consumer, filter, config, error)
                               : make(stream, name, filter, config, collected ? &ahead : NULL, error);
+        if (rc == PD_OK)
+            watch(stream, pd_stream_consumer(stream, name, NULL));
         pd_stream_serve(stream, &finished);
     }
     pthread_mutex_unlock(&stream->lock);
@@ -92,32 +104,60 @@ int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const ch
     return rc;
 }
 
+static int remove_locked(struct pd_stream *stream, struct pd_consumer *consumer, struct pd_finished *finished,
+                         pd_error *error)
+{
+    char path[PD_PATH_MAX];
+    size_t at = 0;
+    int rc = PD_OK;
+    while (stream->consumers[at] != consumer)
+        at++;
+    stream->consumers[at] = stream->consumers[--stream->consumer_count];
+    journal_path(stream, consumer->name, path, sizeof path);
+    pd_stream_expel(consumer, pd_fetch_any, 0, PD_NO_CONSUMER, finished);
+    pd_consumer_fini(consumer);
+    free(consumer);
+    atomic_fetch_sub(&stream->engine->consumers, 1);
+    if (unlink(path) != 0 && errno != ENOENT)
+        rc = pd_fail_errno(error, "cannot remove", path);
+    snprintf(path, sizeof path, "%s/consumers", stream->path);
+    if (rc == PD_OK) /* or it would come back with the old state after a power failure */
+        rc = pd_sync_directory(path, error);
+    return rc;
+}
+
+uint64_t pd_stream_idle_due(const struct pd_consumer *consumer, uint64_t now_ns)
+{
+    bool busy = consumer->waiting_count > 0 || pd_letters_count(&consumer->letters) > 0;
+    if (consumer->config.inactive_ns == 0)
+        return UINT64_MAX;
+    return pd_add_saturating(busy ? now_ns : consumer->active_ns, consumer->config.inactive_ns);
+}
+
+void pd_stream_remove_idle(struct pd_stream *stream, uint64_t now_ns, struct pd_finished *finished)
+{
+    for (size_t i = stream->consumer_count; i > 0; i--) {
+        struct pd_consumer *consumer = stream->consumers[i - 1];
+        if (pd_stream_idle_due(consumer, now_ns) > now_ns)
+            continue;
+        pd_advise(&stream->engine->advisories, PD_ADVISE_CONSUMER_REMOVED, stream->name, consumer->name,
+                  "nobody fetched or acknowledged for %llu s",
+                  (unsigned long long)(consumer->config.inactive_ns / 1000000000u));
+        remove_locked(stream, consumer, finished, NULL);
+    }
+}
+
 int pd_stream_consumer_delete(struct pd_stream *stream, const char *name, pd_error *error)
 {
     struct pd_finished finished;
-    char path[PD_PATH_MAX];
     pd_finished_init(&finished);
     pthread_mutex_lock(&stream->lock);
     int rc = pd_stream_check_open(stream, error);
     struct pd_consumer *consumer = rc == PD_OK ? pd_stream_consumer(stream, name, error) : NULL;
     if (rc == PD_OK && consumer == NULL)
         rc = PD_NO_CONSUMER;
-    if (consumer != NULL) {
-        size_t at = 0;
-        while (stream->consumers[at] != consumer)
-            at++;
-        stream->consumers[at] = stream->consumers[--stream->consumer_count];
-        journal_path(stream, consumer->name, path, sizeof path);
-        pd_stream_expel(consumer, pd_fetch_any, 0, PD_NO_CONSUMER, &finished);
-        pd_consumer_fini(consumer);
-        free(consumer);
-        atomic_fetch_sub(&stream->engine->consumers, 1);
-        if (unlink(path) != 0 && errno != ENOENT)
-            rc = pd_fail_errno(error, "cannot remove", path);
-        snprintf(path, sizeof path, "%s/consumers", stream->path);
-        if (rc == PD_OK) /* or it would come back with the old state after a power failure */
-            rc = pd_sync_directory(path, error);
-    }
+    if (consumer != NULL)
+        rc = remove_locked(stream, consumer, &finished, error);
     pthread_mutex_unlock(&stream->lock);
     pd_finished_tell(&finished);
     return rc;

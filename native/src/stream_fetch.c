@@ -46,6 +46,7 @@ uint64_t pd_stream_expel(struct pd_consumer *consumer, pd_fetch_filter wanted, u
         struct pd_fetch *fetch = list;
         list = fetch->next;
         if (wanted(fetch, argument)) {
+            consumer->active_ns = pd_mono_ns();
             const char *why =
                 status == PD_STOPPING ? "the daemon is stopping" : "it was deleted while the fetch waited";
             fetch->status = pd_fail(&fetch->error, status, "consumer %s: %s", consumer->name, why);
@@ -65,14 +66,18 @@ static int attempt(struct pd_stream *stream, struct pd_consumer *consumer, struc
 {
     struct pd_selection *selection = &stream->selection;
     bool something = false;
+    uint64_t now_ns = pd_mono_ns();
     int rc;
     fetch->records = 0;
+    consumer->active_ns = now_ns;
     if (fetch->notice) {
         rc = pd_consumer_peek(consumer, &stream->log, stream->visible_sequence, selection, &something, error);
         fetch->records = something;
         return rc;
     }
-    rc = pd_consumer_take(consumer, &stream->log, stream->visible_sequence, selection, fetch, pd_mono_ns(), error);
+    rc = pd_consumer_take(consumer, &stream->log, stream->visible_sequence, selection, fetch, now_ns, error);
+    if (consumer->tellings.stalled)
+        pd_stream_tell(stream, consumer);
     if (rc != PD_OK || selection->count == 0)
         return rc;
     uint8_t *block = fetch->reserve(fetch, pd_selection_block_length(selection));
@@ -153,20 +158,25 @@ int pd_stream_fetch(struct pd_stream *stream, const char *name, struct pd_fetch 
     return rc;
 }
 
-int pd_stream_ack(struct pd_stream *stream, const char *name, const pd_ack *acks, uint32_t count, uint32_t *known,
+int pd_stream_ack(struct pd_stream *stream, const char *name, const struct pd_acks *acks, uint32_t *known,
                   pd_error *error)
 {
     struct pd_finished finished;
     *known = 0;
+    if (pd_acks_check(acks, error) != PD_OK)
+        return PD_INVALID;
     pd_finished_init(&finished);
     pthread_mutex_lock(&stream->lock);
     int rc = pd_stream_check_open(stream, error);
     struct pd_consumer *consumer = rc == PD_OK ? pd_stream_consumer(stream, name, error) : NULL;
     if (rc == PD_OK && consumer == NULL)
         rc = PD_NO_CONSUMER;
-    if (rc == PD_OK)
-        rc = pd_consumer_ack_all(consumer, acks, count, pd_mono_ns(), known, error);
+    if (rc == PD_OK) {
+        consumer->active_ns = pd_mono_ns();
+        rc = pd_consumer_ack_all(consumer, acks, consumer->active_ns, known, error);
+    }
     if (consumer != NULL) {
+        pd_stream_tell(stream, consumer);
         pd_stream_serve(stream, &finished);
         pd_timer_schedule(&stream->engine->timer, stream, consumer->next_deadline);
     }

@@ -80,6 +80,21 @@ void pd_stream_index_appended(struct pd_stream *stream, const struct pd_batch_he
 /* When the oldest record that is kept was appended; 0: there is none, or its segment cannot be read. */
 uint64_t pd_stream_first_time(struct pd_stream *stream);
 
+/* Tell what is to be told of a consumer, and wake the timer for its dead letters. */
+void pd_stream_tell(struct pd_stream *stream, struct pd_consumer *consumer);
+
+/* When the timer is to send dead letters of a consumer; UINT64_MAX: when something happens. */
+uint64_t pd_stream_post_due(const struct pd_consumer *consumer);
+
+/* Takes the lock itself, on the timer's thread: send dead letters. */
+void pd_stream_post(struct pd_stream *stream);
+
+/* When to look whether a consumer is to be removed as inactive; UINT64_MAX: never. */
+uint64_t pd_stream_idle_due(const struct pd_consumer *consumer, uint64_t now_ns);
+
+/* Remove those that are to be. */
+void pd_stream_remove_idle(struct pd_stream *stream, uint64_t now_ns, struct pd_finished *finished);
+
 /* Refuse work for a stream that is closed. */
 int pd_stream_check_open(const struct pd_stream *stream, pd_error *error);
 

@@ -10,7 +10,9 @@
  *    16 u32 arg2              fetch: most records; ack: number of acknowledgements
  *    20 u32 arg3              fetch: most bytes
  *    24 stream name, consumer name, zero padding to 8, body
- *       publish: one batch; ack: arg2 times { u64 sequence, u32 delay_ms, u8 kind, 3 zero bytes }
+ *       publish: one batch
+ *       ack: arg2 times { u64 sequence, u32 delay_ms, u8 kind, u8 zero, u16 reason_length }, then the reasons, UTF-8,
+ *       one after the other without padding, 1 MiB at most (a client that knows of none sends zeros and nothing more)
  *
  *    a reply:
  *     0 u8  version           1

@@ -9,6 +9,7 @@ enum pd_op { PD_OP_PUBLISH = 1, PD_OP_FETCH = 2, PD_OP_ACK = 3 };
 #define PD_WIRE_VERSION     1
 #define PD_WIRE_HEADER      24u
 #define PD_WIRE_ACKS_MAX    65536u
+#define PD_WIRE_REASONS_MAX ((size_t)1 << 20)                      /* bytes of all reasons in one request */
 #define PD_WIRE_REQUEST_MAX (PD_WIRE_HEADER + 2 * PD_NAME_MAX + 7) /* without the body */
 
 struct pd_request {

@@ -16,6 +16,7 @@ void test_recovery(void);
 void test_full(void);
 void test_journal(void);
 void test_start(void);
+void test_letters(void);
 void test_consumer(void);
 void test_wire(void);
 void test_engine(void);
@@ -25,11 +26,11 @@ static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
-    {"crc32c", test_crc32c},     {"batch", test_batch},   {"subject", test_subject}, {"dedup", test_dedup},
-    {"rate", test_rate},         {"bitmap", test_bitmap}, {"erasure", test_erasure}, {"limits", test_limits},
-    {"log", test_log},           {"full", test_full},     {"journal", test_journal}, {"consumer", test_consumer},
-    {"recovery", test_recovery}, {"wire", test_wire},     {"engine", test_engine},   {"threads", test_threads},
-    {"start", test_start},
+    {"crc32c", test_crc32c},     {"batch", test_batch},     {"subject", test_subject}, {"dedup", test_dedup},
+    {"rate", test_rate},         {"bitmap", test_bitmap},   {"erasure", test_erasure}, {"limits", test_limits},
+    {"log", test_log},           {"full", test_full},       {"journal", test_journal}, {"consumer", test_consumer},
+    {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},   {"threads", test_threads},
+    {"start", test_start},       {"letters", test_letters},
 };
 
 int main(int count, char **arguments)

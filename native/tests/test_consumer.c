@@ -7,6 +7,10 @@
 
 enum { RECORDS = 400 };
 
+/* Eight times the twenty bytes of which a reason may be the beginning. */
+#define REASON  "twenty bytes of text"
+#define REASONS REASON REASON REASON REASON REASON REASON REASON REASON
+
 enum model_state { NEW, SENT, READY, DELAYED, DONE };
 
 /* What a consumer should be, record by record. */
@@ -17,7 +21,10 @@ struct model {
     uint32_t owner[RECORDS + 1];
     bool matching[RECORDS + 1];
     int subject[RECORDS + 1];
-    bool ahead[RECORDS + 1]; /* NEW, and delivered before those that are not */
+    bool ahead[RECORDS + 1];   /* NEW, and delivered before those that are not */
+    uint64_t letters[RECORDS]; /* given up and not stored yet, in this order */
+    bool terms[RECORDS];
+    size_t letter_count;
     uint64_t exhausted;
     uint32_t out;
     pd_consumer_config config;
@@ -92,12 +99,21 @@ static uint64_t patience(const struct model *model, int i)
     return steps == 0 ? model->config.ack_wait_ns : model->config.backoff_ns[step - 1];
 }
 
+static void model_dies(struct model *model, int i, bool term)
+{
+    model->state[i] = DONE;
+    model->exhausted++;
+    model->out--;
+    if (model->config.dead_letter_subject[0] == 0)
+        return;
+    model->terms[model->letter_count] = term;
+    model->letters[model->letter_count++] = (uint64_t)i;
+}
+
 static void model_back(struct model *model, int i)
 {
     if (model->config.max_deliver != 0 && model->deliveries[i] >= model->config.max_deliver) {
-        model->state[i] = DONE;
-        model->exhausted++;
-        model->out--;
+        model_dies(model, i, false);
     } else {
         model->state[i] = READY;
     }
@@ -113,7 +129,7 @@ static void take(struct bench *bench, uint32_t most, uint32_t owner)
     for (int pass = 0; pass < 3; pass++)
         for (int i = 1; i <= RECORDS; i++) {
             bool fresh = model->state[i] == NEW && model->matching[i] && model->ahead[i] == (pass == 1) &&
-                         model->out < model->config.max_ack_pending;
+                         model->out + model->letter_count < model->config.max_ack_pending;
             bool wanted = pass == 0 ? model->state[i] == READY : fresh;
             if (!wanted || at == most)
                 continue;
@@ -137,14 +153,18 @@ static void ack(struct bench *bench)
     struct model *model = &bench->model;
     pd_ack acks[8] = {0};
     uint32_t count = 1 + random_below(8);
+    struct pd_acks reasons = {acks, count, (const uint8_t *)REASONS, 0};
     uint32_t known;
     uint32_t wanted = 0;
     for (uint32_t i = 0; i < count; i++) {
         acks[i].sequence = 1 + random_below(RECORDS + 5);
         acks[i].kind = (uint8_t)(random_below(3) == 0 ? random_below(4) : 0);
         acks[i].delay_ms = random_below(2);
+        acks[i].reason_length = acks[i].kind == PD_ACK_TERM && random_below(2) == 0 ? (uint16_t)random_below(20) : 0;
+        reasons.reasons_length += acks[i].reason_length;
     }
-    CHECK_EQUAL(pd_consumer_ack_all(&bench->consumer, acks, count, bench->now, &known, NULL), PD_OK);
+    CHECK_EQUAL(pd_acks_check(&reasons, NULL), PD_OK);
+    CHECK_EQUAL(pd_consumer_ack_all(&bench->consumer, &reasons, bench->now, &known, NULL), PD_OK);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t at = acks[i].sequence;
         if (at > RECORDS || model->state[at] == NEW || model->state[at] == DONE)
@@ -156,10 +176,11 @@ static void ack(struct bench *bench)
                     model->state[before] = DONE;
                     model->out--;
                 }
-        } else if (acks[i].kind == PD_ACK_DONE || acks[i].kind == PD_ACK_TERM) {
+        } else if (acks[i].kind == PD_ACK_DONE) {
             model->state[at] = DONE;
             model->out--;
-            model->exhausted += acks[i].kind == PD_ACK_TERM;
+        } else if (acks[i].kind == PD_ACK_TERM) {
+            model_dies(model, (int)at, true);
         } else if (acks[i].kind == 2 && model->state[at] == SENT) {
             model->deadline[at] = bench->now + patience(model, (int)at);
         } else if (acks[i].kind == 1 && model->state[at] == SENT) {
@@ -251,9 +272,42 @@ static void seek(struct bench *bench)
     CHECK(ahead.sequences == NULL);
 }
 
+/* Some of the letters are stored. */
+static void post(struct bench *bench)
+{
+    struct model *model = &bench->model;
+    struct pd_letter posted[RECORDS];
+    if (model->letter_count == 0)
+        return;
+    size_t count = 1 + random_below((uint32_t)model->letter_count);
+    memcpy(posted, bench->consumer.letters.items + bench->consumer.letters.start, count * sizeof *posted);
+    CHECK_EQUAL(pd_consumer_posted(&bench->consumer, posted, count, NULL), PD_OK);
+    CHECK_EQUAL(pd_consumer_posted(&bench->consumer, posted, count, NULL), PD_OK); /* they are none any more */
+    model->letter_count -= count;
+    memmove(model->letters, model->letters + count, model->letter_count * sizeof *model->letters);
+    memmove(model->terms, model->terms + count, model->letter_count * sizeof *model->terms);
+}
+
+static void compare_letters(const struct bench *bench)
+{
+    const struct model *model = &bench->model;
+    const struct pd_letters *letters = &bench->consumer.letters;
+    CHECK_EQUAL(pd_letters_count(letters), model->letter_count);
+    for (size_t i = 0; i < model->letter_count && i < pd_letters_count(letters); i++) {
+        const struct pd_letter *letter = &letters->items[letters->start + i];
+        CHECK_EQUAL(letter->sequence, model->letters[i]);
+        CHECK_EQUAL(letter->term, model->terms[i]);
+        CHECK(letter->term || letter->reason_length == 0);
+        CHECK(letter->reason_length == 0 ||
+              memmem(REASONS, strlen(REASONS), letter->reason, letter->reason_length) != NULL);
+        CHECK(letter->epoch != 0 && letter->epoch <= bench->consumer.epoch);
+    }
+}
+
 static void compare(struct bench *bench)
 {
     const struct model *model = &bench->model;
+    compare_letters(bench);
     pd_consumer_info info;
     pd_consumer_info_fill(&bench->consumer, &info);
     uint64_t pending = 0;
@@ -263,6 +317,8 @@ static void compare(struct bench *bench)
         if (model->state[i] == SENT || model->state[i] == READY || model->state[i] == DELAYED || model->ahead[i])
             lowest = (uint64_t)i;
     }
+    for (size_t i = 0; i < model->letter_count; i++)
+        lowest = lowest == 0 || model->letters[i] < lowest ? model->letters[i] : lowest;
     CHECK_EQUAL(info.pending, pending);
     CHECK_EQUAL(info.ack_pending, model->out);
     CHECK_EQUAL(info.exhausted, model->exhausted);
@@ -271,12 +327,13 @@ static void compare(struct bench *bench)
 }
 
 static void random_use(const char *filter, uint32_t max_deliver, uint32_t max_ack_pending, uint32_t ack_policy,
-                       uint32_t backoff_count)
+                       uint32_t backoff_count, const char *dead)
 {
     struct bench *bench = malloc(sizeof *bench);
     set_up(bench, filter, max_deliver, max_ack_pending);
     bench->model.config.ack_policy = ack_policy;
     bench->model.config.backoff_count = backoff_count;
+    strcpy(bench->model.config.dead_letter_subject, dead);
     for (uint32_t i = 0; i < backoff_count; i++)
         bench->model.config.backoff_ns[i] = 50 + random_below(150);
     CHECK_EQUAL(pd_consumer_change(&bench->consumer, &bench->model.config, NULL), PD_OK);
@@ -290,6 +347,8 @@ static void random_use(const char *filter, uint32_t max_deliver, uint32_t max_ac
             tick(bench);
         else if (what < 19)
             release(bench);
+        else if (random_below(3) == 0)
+            post(bench);
         else if (random_below(3) > 0)
             reopen(bench);
         else if (random_below(2) == 0)
@@ -409,11 +468,11 @@ static void bytes_bound_a_fetch(void)
 
 void test_consumer(void)
 {
-    random_use(">", 0, 50, PD_ACK_EXPLICIT, 0);
-    random_use("a.*", 3, 20, PD_ACK_EXPLICIT, 3);
-    random_use("a.*", 1, 400, PD_ACK_ALL, 0);
-    random_use("b", 0, 5, PD_ACK_EXPLICIT, 1);
-    random_use(">", 2, 60, PD_ACK_ALL, PD_BACKOFF_MAX);
+    random_use(">", 0, 50, PD_ACK_EXPLICIT, 0, "");
+    random_use("a.*", 3, 20, PD_ACK_EXPLICIT, 3, "dead");
+    random_use("a.*", 1, 400, PD_ACK_ALL, 0, "dead");
+    random_use("b", 0, 5, PD_ACK_EXPLICIT, 1, "dead");
+    random_use(">", 2, 60, PD_ACK_ALL, PD_BACKOFF_MAX, "");
     a_journal_is_written_anew();
     a_log_that_lost_its_end();
     retention_passes_the_cursor();

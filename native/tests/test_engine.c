@@ -145,7 +145,7 @@ static void consuming(void)
     CHECK_EQUAL(records, 3);
     pd_block_free(block);
     pd_ack acks[] = {{.sequence = 1}, {.sequence = 2}, {.sequence = 9}};
-    CHECK_EQUAL(pd_consumer_ack(rig.engine, "s", "c", acks, 3, &known, &rig.error), PD_OK);
+    CHECK_EQUAL(pd_consumer_ack(rig.engine, "s", "c", acks, 3, NULL, 0, &known, &rig.error), PD_OK);
     CHECK_EQUAL(known, 2);
     CHECK_EQUAL(pd_consumer_info_get(rig.engine, "s", "c", &info, &rig.error), PD_OK);
     CHECK(info.ack_floor == 2 && info.pending == 2 && info.ack_pending == 1);
@@ -212,7 +212,7 @@ static void waiting(void)
     CHECK_EQUAL(pd_consumer_fetch(rig.engine, "s", "c", 9, 1 << 20, &block, &length, &records, &rig.error), PD_OK);
     pd_block_free(block);
     pd_ack done = {.sequence = 1};
-    CHECK_EQUAL(pd_consumer_ack(rig.engine, "s", "c", &done, 1, &records, &rig.error), PD_OK);
+    CHECK_EQUAL(pd_consumer_ack(rig.engine, "s", "c", &done, 1, NULL, 0, &records, &rig.error), PD_OK);
     CHECK_EQUAL(pd_consumer_wait(rig.engine, "s", "c", 60000, 78, &rig.error), PD_OK);
     pd_engine_stop(rig.engine);
     completion = next_completion(&rig);

@@ -84,7 +84,7 @@ static void *consume(void *argument)
         CHECK_EQUAL(block_sequences(block, acks, records), length);
         for (uint32_t i = 0; i < records; i++)
             CHECK_EQUAL(acks[i].sequence, ++last);
-        CHECK_EQUAL(pd_consumer_ack(engine, stream, "c", acks, records, &known, &error), PD_OK);
+        CHECK_EQUAL(pd_consumer_ack(engine, stream, "c", acks, records, NULL, 0, &known, &error), PD_OK);
         CHECK_EQUAL(known, records);
         pd_block_free(block);
         atomic_fetch_add(&consumed, records);

@@ -15,8 +15,8 @@ from types import TracebackType
 from platformd.client.link import Backoff, Link, LinkLost, check_address
 from platformd.core.errors import InvalidInput, PlatformError, Unavailable
 from platformd.queues.codec import Reply, Status, decode_block, decode_reply, encode_ack, encode_fetch, error_for
-from platformd.queues.codec.frames import ACK, FETCH, check_name
-from platformd.queues.contract import Ack, AckKind, Delivery
+from platformd.queues.codec.frames import ACK, FETCH, MAX_REASONS, check_name
+from platformd.queues.contract import MAX_REASON, Ack, AckKind, Delivery
 
 LONGEST_POLL = 1.0
 """Seconds that one request waits at the daemon; a longer ``fetch`` asks again, so that a signal is seen in time."""
@@ -109,17 +109,21 @@ class Consumer:
         """
         return self._say(deliveries, "in_progress")
 
-    def term(self, deliveries: Iterable[Delivery]) -> int:
+    def term(self, deliveries: Iterable[Delivery], reason: str = "") -> int:
         """Never deliver these again, though they were not processed. How many were known.
+
+        Args:
+            reason: why, for the dead letter; at most ``contract.MAX_REASON`` bytes of UTF-8.
 
         Raises: as ``fetch``.
         """
-        return self._say(deliveries, "term")
+        return self._say(deliveries, "term", reason=reason)
 
-    def _say(self, deliveries: Iterable[Delivery], kind: AckKind, delay: float = 0.0) -> int:
+    def _say(self, deliveries: Iterable[Delivery], kind: AckKind, delay: float = 0.0, reason: str = "") -> int:
         known = 0
-        acks = iter([Ack(sequence=d.sequence, kind=kind, delay=delay) for d in deliveries])
-        while part := list(itertools.islice(acks, MAX_ACKS)):
+        acks = iter([Ack(sequence=d.sequence, kind=kind, delay=delay, reason=reason) for d in deliveries])
+        at_once = MAX_REASONS // MAX_REASON if reason else MAX_ACKS
+        while part := list(itertools.islice(acks, at_once)):
             known += self._request(encode_ack(self._stream, self._name, part), ACK, 0.0).result2
         return known
 

@@ -106,9 +106,11 @@ DEAD_LETTER_HEADERS = (
     "Dead-Sequence",
     "Dead-Subject",
     "Dead-Deliveries",
+    "Dead-Msg-Id",
 )
-"""What a dead letter says of where it comes from; its payload, msg_id and other headers are the record's. Reason is
-``max_deliver`` or ``term`` with, behind a colon, what the consumer said."""
+"""What a dead letter says of where it comes from; its payload, time and other headers are the record's. Reason is
+``max_deliver`` or ``term`` with, behind a colon, what the consumer said. The letter's own msg_id names its stream,
+consumer and sequence, so that it is stored once; the record's, when it had one, is in ``Dead-Msg-Id``."""
 
 
 class ConsumerConfig(_Fact, frozen=True, kw_only=True):
@@ -134,7 +136,9 @@ class ConsumerConfig(_Fact, frozen=True, kw_only=True):
     ``ConsumerInfo.exhausted``, goes to ``dead_letter_subject`` and is not delivered again."""
     dead_letter_subject: str = ""
     """Where a record goes that was given up (``max_deliver`` or ``term``), with the headers of ``DEAD_LETTER_HEADERS``,
-    before it counts as done; empty: nowhere. A stream must capture it, another one than the consumer's."""
+    before it counts as done; empty: nowhere. A stream must capture it, another one than the consumer's. Until the
+    letter is stored the record counts against ``max_ack_pending``, and is not lost by a crash or a seek; a letter is
+    doubled by neither, within the duplicate window of the stream that takes it."""
     max_ack_pending: int = 1024
     """How many records may be out unacknowledged; when reached, fetches wait, ``ConsumerInfo.stalled`` counts it
     and an ``Advisory`` tells it."""
@@ -233,7 +237,7 @@ class Advisory(_Fact, frozen=True, kw_only=True):
     consumer: str = ""
     time_ns: int
     detail: str
-    """One sentence."""
+    """One sentence. When advisories before this one were lost, it says how many, in brackets."""
 
 
 AdvisoryKind = Literal[
@@ -329,8 +333,9 @@ class Streams(Protocol):
         """Create a consumer, or change the limits of one (its filter and start cannot change).
 
         Raises:
-            NotFound: the stream is not there.
+            NotFound: the stream is not there, or none captures ``dead_letter_subject``.
             Conflict: it is there with another filter, another start, or with instead of without acknowledgements.
+            InvalidInput: a field is out of its bounds, or the stream captures ``dead_letter_subject`` itself.
             LimitReached: too many consumers.
         """
         ...

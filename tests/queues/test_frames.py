@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platformd.core.errors import BY_CODE, InvalidInput, PlatformError
+from platformd.core.errors import BY_CODE, InvalidInput, PlatformError, TooLarge
 from platformd.queues.codec import (
     AckRequest,
     FetchRequest,
@@ -27,8 +27,8 @@ from platformd.queues.codec import (
     encode_reply,
     error_for,
 )
-from platformd.queues.codec.frames import milliseconds
-from platformd.queues.contract import Ack
+from platformd.queues.codec.frames import MAX_REASONS, milliseconds
+from platformd.queues.contract import MAX_REASON, Ack
 from tests.queues.strategies import DELIVERIES, decoded_or_refused
 
 NAMES = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}", fullmatch=True)
@@ -42,11 +42,15 @@ REPLIES = st.builds(
     result3=st.integers(0, 2**32 - 1),
     body=st.binary(max_size=40),
 )
-ACKS = st.builds(
-    Ack,
-    sequence=st.integers(0, 2**64 - 1),
-    kind=st.sampled_from(["ack", "nak", "in_progress", "term"]),
-    delay=st.integers(0, 10**6).map(lambda ms: ms / 1000),
+DELAYS = st.integers(0, 10**6).map(lambda ms: ms / 1000)
+ACKS = st.one_of(
+    st.builds(
+        Ack,
+        sequence=st.integers(0, 2**64 - 1),
+        kind=st.sampled_from(["ack", "nak", "in_progress", "term"]),
+        delay=DELAYS,
+    ),
+    st.builds(Ack, sequence=st.integers(0, 2**64 - 1), kind=st.just("term"), reason=st.text(max_size=MAX_REASON // 4)),
 )
 
 
@@ -156,6 +160,27 @@ def test_names_are_checked(name):
         encode_fetch(name, "c", wait=0, max_records=1, max_bytes=1)
     with pytest.raises(InvalidInput, match="not a name"):
         encode_ack("s", name, [])
+
+
+def test_acknowledgements_without_reasons_are_as_they_were():
+    """A frame of a program that knows of no reasons reads as before, and one without reasons is the same bytes."""
+    old = struct.pack("<BBHHHQII", 1, 3, 0, 1, 1, 0, 2, 0) + b"sc" + bytes(6)
+    old += struct.pack("<QIB3x", 5, 0, 3) + struct.pack("<QIB3x", 6, 1500, 1)
+    acks = (Ack(sequence=5, kind="term"), Ack(sequence=6, kind="nak", delay=1.5))
+    assert decode_request(old) == AckRequest(stream="s", consumer="c", acks=acks)
+    assert encode_ack("s", "c", acks) == old
+
+
+def test_reasons_are_bounded():
+    """One reason, and all of a frame together, have a limit that the refusal quotes; they are for terms alone."""
+    with pytest.raises(InvalidInput, match=str(MAX_REASON)):
+        encode_ack("s", "c", [Ack(sequence=1, kind="term", reason="ü" * (MAX_REASON // 2 + 1))])
+    many = [Ack(sequence=1, kind="term", reason="x" * MAX_REASON)] * (MAX_REASONS // MAX_REASON)
+    assert len(decode_request(encode_ack("s", "c", many)).acks) == len(many)
+    with pytest.raises(TooLarge, match=str(MAX_REASONS)):
+        encode_ack("s", "c", [*many, many[0]])
+    frame = encode_ack("s", "c", [Ack(sequence=1, kind="nak", reason="because"), Ack(sequence=2, kind="term")])
+    assert [a.reason for a in decode_request(frame).acks] == ["", ""]
 
 
 def test_times_become_milliseconds():

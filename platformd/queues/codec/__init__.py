@@ -48,7 +48,8 @@ Request frame, on nng REQ/REP (module ``frames``)::
                sequence or 2^64-1; an empty stream is found by the subjects; body = one batch
     2 FETCH    fetch socket; argument1 = wait in ms; argument2 = most records; argument3 = most bytes
     3 ACK      fetch socket; argument2 = n; body = n x { u64 sequence, u32 delay_ms,
-               u8 kind (0 ack, 1 nak, 2 in progress, 3 term), 3 zero bytes }
+               u8 kind (0 ack, 1 nak, 2 in progress, 3 term), u8 0, u16 reason_length }, then the reasons of
+               terms, UTF-8, one after the other (who knows of none sends zeros and nothing more)
 
 Reply frame::
 

@@ -9,9 +9,9 @@ from typing import get_args
 
 import msgspec
 
-from platformd.core.errors import InvalidInput
+from platformd.core.errors import InvalidInput, TooLarge
 from platformd.queues.codec.batch import malformed
-from platformd.queues.contract import Ack, AckKind, Durability
+from platformd.queues.contract import MAX_REASON, Ack, AckKind, Durability
 
 VERSION = 1
 PUBLISH = 1
@@ -23,17 +23,22 @@ MAX_NAME = 63
 """Bytes of a stream's or a consumer's name."""
 MAX_WAIT_MS = 0xFFFF_FFFF
 """The longest wait or delay that fits its field, about 49 days."""
+MAX_REASONS = 1 << 20
+"""Bytes of the reasons of all acknowledgements in one request."""
 _MAX_U32 = 0xFFFF_FFFF
 
 _REQUEST = struct.Struct("<BBHHHQII")
 _REPLY = struct.Struct("<BBHIQII")
-_ACK = struct.Struct("<QIB3x")
+_ACK = struct.Struct("<QIBxH")
 _PADDING = tuple(bytes(-n % 8) for n in range(8))
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}")
 
 _DURABILITIES: tuple[Durability, ...] = ("memory", "os", "fsync")
 _KINDS: tuple[AckKind, ...] = get_args(AckKind)
 _KIND_CODES = {kind: code for code, kind in enumerate(_KINDS)}
+_KIND_AT, _REASON_AT = 12, 14
+"""Offsets in an acknowledgement."""
+_TERM = bytes([_KIND_CODES["term"]])
 
 
 def durability_code(durability: Durability) -> int:
@@ -152,22 +157,40 @@ def encode_ack(stream: str, consumer: str, acks: Sequence[Ack]) -> bytes:
     """The request that says what became of deliveries.
 
     Raises:
-        InvalidInput: a name, a sequence, a kind or a delay is not one.
+        InvalidInput: a name, a sequence, a kind, a delay or a reason is not one.
+        TooLarge: the reasons are over ``MAX_REASONS`` together.
     """
     return _encode_named(ACK, stream, consumer, 0, len(acks), 0) + pack_acks(acks)
 
 
 def pack_acks(acks: Iterable[Ack]) -> bytes:
-    """Acknowledgements as in a frame; the engine's ``pd_ack`` is the same.
+    """Acknowledgements as in a frame: the engine's ``pd_ack`` for each, then the reasons of terms.
 
     Raises:
-        InvalidInput: a sequence, a kind or a delay is not one.
+        InvalidInput: a sequence, a kind, a delay or a reason is not one.
+        TooLarge: the reasons are over ``MAX_REASONS`` together.
     """
+    acks = acks if isinstance(acks, list | tuple) else list(acks)
     try:
         pack, codes = _ACK.pack, _KIND_CODES
-        return b"".join([pack(a.sequence, milliseconds(a.delay) if a.delay else 0, codes[a.kind]) for a in acks])
-    except (struct.error, KeyError, TypeError) as error:
+        packed = b"".join([pack(a.sequence, milliseconds(a.delay) if a.delay else 0, codes[a.kind], 0) for a in acks])
+        return _add_reasons(packed, acks) if _TERM in packed[_KIND_AT :: _ACK.size] else packed
+    except (struct.error, KeyError, TypeError, AttributeError, UnicodeEncodeError) as error:
         raise InvalidInput(f"an acknowledgement cannot be written: {error}", subject="ack") from error
+
+
+def _add_reasons(packed: bytes, acks: Sequence[Ack]) -> bytes:
+    head, reasons = bytearray(packed), []
+    for i, ack in enumerate(acks):
+        reason = ack.reason.encode() if ack.kind == "term" else b""
+        if len(reason) > MAX_REASON:
+            raise InvalidInput(f"the reason has {len(reason)} bytes; the limit is {MAX_REASON}", subject="ack.reason")
+        struct.pack_into("<H", head, i * _ACK.size + _REASON_AT, len(reason))
+        reasons.append(reason)
+    tail = b"".join(reasons)
+    if len(tail) > MAX_REASONS:
+        raise TooLarge(f"the reasons have {len(tail)} bytes; the limit is {MAX_REASONS}", subject="ack.reason")
+    return bytes(head) + tail
 
 
 def _encode_named(operation: int, stream: str, consumer: str, *arguments: int) -> bytes:
@@ -219,13 +242,21 @@ def decode_request(frame: bytes) -> Request:
 
 
 def _decode_acks(frame: bytes, offset: int, count: int) -> tuple[Ack, ...]:
-    if offset + count * _ACK.size != len(frame):
+    reason_at = offset + count * _ACK.size
+    if reason_at > len(frame):
         raise malformed("request", offset, f"{count} acknowledgements do not fit {len(frame) - offset} bytes")
     acks: list[Ack] = []
-    for sequence, delay_ms, kind in _ACK.iter_unpack(frame[offset:]):
+    for sequence, delay_ms, kind, length in _ACK.iter_unpack(frame[offset:reason_at]):
         if kind >= len(_KINDS):
-            raise malformed("request", offset + len(acks) * _ACK.size + 12, f"kind {kind} is not known")
-        acks.append(Ack(sequence=sequence, kind=_KINDS[kind], delay=delay_ms / 1000))
+            raise malformed("request", offset + len(acks) * _ACK.size + _KIND_AT, f"kind {kind} is not known")
+        try:
+            reason = frame[reason_at : reason_at + length].decode()
+        except UnicodeDecodeError as error:
+            raise malformed("request", reason_at, "a reason is not UTF-8") from error
+        acks.append(Ack(sequence=sequence, kind=_KINDS[kind], delay=delay_ms / 1000, reason=reason))
+        reason_at += length
+    if reason_at != len(frame):
+        raise malformed("request", min(reason_at, len(frame)), "the reasons do not fit the frame")
     return tuple(acks)
 
 

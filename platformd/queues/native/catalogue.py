@@ -127,6 +127,10 @@ class Catalogue:
         """
         return _read(self._consumer(stream, name), StoredConsumer)
 
+    def has_journal(self, stream: str, name: str) -> bool:
+        """Whether the engine has files of a consumer."""
+        return self._consumer(stream, name).with_suffix(".state").exists()
+
     def save_consumer(self, stream: str, name: str, stored: StoredConsumer) -> None:
         """Write the configuration of a consumer."""
         _write(self._consumer(stream, name), stored)

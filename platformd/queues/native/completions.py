@@ -7,6 +7,7 @@ process waits for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -47,13 +48,15 @@ class Completions:
         self._last_token = 0
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
+        self._woken: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
-        """Begin to drain.
+    def start(self, woken: Callable[[], None]) -> None:
+        """Begin to drain, and call ``woken`` each time when C had something to say.
 
         A system task, because tasks that are being cancelled with everything around them are still owed
         their answers until the engine has stopped; it ends with ``stop``.
         """
+        self._woken = woken
         trio.lowlevel.spawn_system_task(self._run)
 
     async def stop(self) -> None:
@@ -103,6 +106,7 @@ class Completions:
             taken = lib.pd_completions_take(self._engine, self._buffer, DRAIN)
             for i in range(taken):
                 self._complete(self._buffer[i])
+        self._woken()
         self._room.unpark_all()
 
     def _complete(self, raw: Any) -> None:

@@ -139,6 +139,8 @@ def consumer_config(config: ConsumerConfig, start_sequence: int) -> Any:
             "max_deliver": whole("max_deliver", config.max_deliver, U32),
             "max_ack_pending": whole("max_ack_pending", config.max_ack_pending, U32),
             "ack_wait_ns": nanoseconds("ack_wait", config.ack_wait),
+            "inactive_ns": nanoseconds("inactive_after", config.inactive_after),
+            "dead_letter_subject": config.dead_letter_subject.encode(),
             "backoff_count": len(config.backoff),
             "backoff_ns": [nanoseconds(f"backoff[{i}]", step) for i, step in enumerate(config.backoff)],
         },

@@ -10,8 +10,6 @@ every question with what is wrong with it; the others go on.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 
 import msgspec
 import trio
@@ -19,7 +17,6 @@ import trio
 from platformd.core.errors import PlatformError
 from platformd.queues.codec.frames import check_name
 from platformd.queues.contract import (
-    Advisory,
     StreamConfig,
     StreamInfo,
 )
@@ -32,7 +29,6 @@ from platformd.queues.native.checks import (
 )
 from platformd.queues.native.consumers import NativeConsumers
 from platformd.queues.native.library import call
-from platformd.queues.native.records import NativeRecords
 
 STOP_DEADLINE = 10.0
 """Seconds for what was accepted to get onto the disk when the engine stops."""
@@ -55,14 +51,14 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     bad_requests: int
 
 
-class NativeStreams(NativeRecords, NativeConsumers):
+class NativeStreams(NativeConsumers):
     """``contract.Streams``; made by ``open_native``."""
 
     # Life, which is open_native's
 
     def start(self) -> None:
         """Begin to take completions."""
-        self._completions.start()
+        self._completions.start(self._take_advisories)
 
     def load(self) -> None:
         """Open all streams and consumers that are in the catalogue, before anybody is served. Blocks."""
@@ -161,10 +157,6 @@ class NativeStreams(NativeRecords, NativeConsumers):
         """
         config = self._stream_config(name)
         return library.stream_info(name, config, self._raw_info(name))
-
-    def advisories(self) -> AbstractAsyncContextManager[AsyncIterator[Advisory]]:
-        """As ``contract.Streams.advisories``."""
-        raise supported.unsupported("queues", "advisories")
 
     def statistics(self) -> QueueStatistics:
         """Counters since the engine was opened."""

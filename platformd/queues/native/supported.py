@@ -5,16 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from platformd.core.errors import Unsupported
-from platformd.queues.contract import ConsumerConfig, StreamConfig
+from platformd.queues.contract import StreamConfig
 
 STREAM_DEFAULTS: tuple[str, ...] = (
     "retention",
     "compression",
 )
 """Fields of ``StreamConfig`` that must have their default."""
-
-CONSUMER_DEFAULTS: tuple[str, ...] = ("dead_letter_subject", "inactive_after")
-"""Fields of ``ConsumerConfig`` that must have their default."""
 
 
 def check_stream(subject: str, config: StreamConfig) -> None:
@@ -24,15 +21,6 @@ def check_stream(subject: str, config: StreamConfig) -> None:
         Unsupported: a field has a value that this engine cannot keep.
     """
     _check_defaults(subject, config, StreamConfig(subjects=()), STREAM_DEFAULTS)
-
-
-def check_consumer(subject: str, config: ConsumerConfig) -> None:
-    """Refuse a consumer that asks for what is not there.
-
-    Raises:
-        Unsupported: a field has a value that this engine cannot keep.
-    """
-    _check_defaults(subject, config, ConsumerConfig(), CONSUMER_DEFAULTS)
 
 
 def unsupported(subject: str, what: str, hint: str = "") -> Unsupported:
