@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Mapping
@@ -55,8 +56,9 @@ class Peer:
         *,
         host: str = "localhost",
         subprotocols: tuple[str, ...] = (),
+        behind: bytes = b"",
     ) -> Peer:
-        """A WebSocket over a new connection.
+        """A WebSocket over a new connection; ``behind`` is sent in the same segment as the handshake.
 
         Raises:
             Refused: the server would not.
@@ -64,7 +66,7 @@ class Peer:
         peer = cls(stream)
         extra = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
         offer = events.Request(host=host, target=path, extra_headers=extra, subprotocols=list(subprotocols))
-        await stream.send_all(peer._ws.send(offer))
+        await stream.send_all(peer._ws.send(offer) + behind)
         first = await peer.event()
         if isinstance(first, events.RejectConnection):
             raise Refused(await peer._refusal(first))
@@ -88,7 +90,7 @@ class Peer:
             for event in self._ws.events():
                 if isinstance(event, events.Ping):
                     self.pings += 1
-                    await self.send(event.response())
+                    await self._answer(event)
                 elif isinstance(event, events.Pong):
                     self.pongs.append(bytes(event.payload))
                 else:
@@ -103,7 +105,7 @@ class Peer:
             event = await self.event()
             if isinstance(event, events.CloseConnection):
                 if self._ws.state is ConnectionState.REMOTE_CLOSING:
-                    await self.send(event.response())
+                    await self._answer(event)
                 return Closed(int(event.code), event.reason or "")
             text.append(event.data)
             if event.message_finished:
@@ -129,6 +131,10 @@ class Peer:
         except trio.BrokenResourceError:
             return False
         return True
+
+    async def _answer(self, event: events.Ping | events.CloseConnection) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):  # what came before the end is still to be read
+            await self.send(event.response())
 
     async def send(self, event: events.Event) -> None:
         await self.stream.send_all(self._ws.send(event))
@@ -159,8 +165,8 @@ def frame(payload: bytes = b"hello", *, opcode: int = 1, fin: bool = True, maske
 
 
 def announced(size: int) -> bytes:
-    """The head of a text frame that says it has ``size`` bytes."""
-    return b"\x81\xff" + struct.pack("!Q", size) + MASK
+    """The head of a frame of bytes that says it has ``size`` of them."""
+    return b"\x82\xff" + struct.pack("!Q", size) + MASK
 
 
 def offer(path: str = "/v1/kv?watch", *headers: bytes, key: bytes = KEY, version: bytes = b"13") -> bytes:

@@ -166,6 +166,7 @@ async def test_on_the_socket_the_peer_is_known(start: Start) -> None:
     served = await start(app)
     peer = await Peer.open((await served.client()).stream, "/who")
     assert await peer.receive() == "hello"
+    assert seen[0] is not None
     assert (seen[0].pid, seen[0].uid) == (os.getpid(), os.getuid())
 
 

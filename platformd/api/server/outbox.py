@@ -41,7 +41,7 @@ class Outbox:
 
     async def put(self, frame: bytes) -> None:
         """Have ``frame`` written after those before it; waits while too much waits. Dropped after the last frame."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         while self._waiting >= self._limit and not self._closed:
             await self._room.park()
         self._add(frame)

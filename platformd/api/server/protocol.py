@@ -123,6 +123,8 @@ class ControlProtocol(H11Protocol):
         """What the connection has received, or that it is over."""
         if isinstance(event, Closed) and self._websocket_stream is not None:
             self._websocket_stream.end()
+            if self.websocket is not None:  # it may have been lost before it ran
+                self.websocket.abandon()
         with contextlib.suppress(_Switched):  # what comes after that is for ``websocket``
             await super().handle(event)
 

@@ -95,9 +95,13 @@ class WebSocket:
         except* (OSError, trio.ClosedResourceError):
             pass  # the peer is gone, which is one way to end
         finally:
-            self.code = self.code or CloseReason.ABNORMAL_CLOSURE
-            self._into.close()
-            self._outbox.put_last(b"", drop=True)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """The peer is gone, and nothing more can be said to it."""
+        self.code = self.code or CloseReason.ABNORMAL_CLOSURE
+        self._into.close()
+        self._outbox.put_last(b"", drop=True)
 
     async def _write(self, sock: trio.socket.SocketType, everything: trio.CancelScope) -> None:
         def stalled() -> None:
