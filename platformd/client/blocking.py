@@ -30,6 +30,7 @@ from platformd.client.http import (
 )
 from platformd.client.kv_watching import KeyChange, KeyWatchState
 from platformd.client.reading import as_kind, read_resource
+from platformd.client.tailing import Tailed, TailState
 from platformd.client.watching import Change, WatchState
 from platformd.core.errors import DeadlineExceeded, Forbidden, InvalidInput, PlatformError, Unavailable
 from platformd.model.kind import Kind
@@ -320,6 +321,16 @@ class Client:
             Gone: the revision to go on from has been compacted away; list again.
         """
         return self._follow(KeyWatchState(key, exact=exact, after=after, previous=previous), on_lost)
+
+    def tail(self, state: TailState, on_lost: Callable[[PlatformError, float], None] | None = None) -> Iterator[Tailed]:
+        """Follow the records of a stream without a consumer; see ``platformd.client.tailing`` for what is promised.
+
+        As ``watch``.
+
+        Raises:
+            Gone: the sequence to go on after is not there: the stream was made anew.
+        """
+        return self._follow(state, on_lost)
 
     def _follow(
         self, state: _State[Followed_co], on_lost: Callable[[PlatformError, float], None] | None

@@ -42,11 +42,16 @@ QUEUES = {"asyncio", "h11", "platformd.queues", "pynng"}
         ("lock a -- true", {"h11"}),
         ("publish a.b payload", QUEUES),
         ("consume a", QUEUES),
+        ("subscribe a --count 1", {"h11"}),
+        ("stream ls", {"h11"}),
+        ("stream create b --subject b --no-wait", {"h11"}),
+        ("consumer ls a", {"h11"}),
     ],
 )
 def test_only_what_is_used_is_imported(api: FakeApi, line: str, used: set[str]) -> None:
     """Each subcommand, run to its end in a process of its own, has loaded nothing heavy that it does not use."""
     api.put("streams", "a", spec={"subjects": ["a"]})
+    api.watches.append(b'id: 1\nevent: record\ndata: {"sequence": 1, "subject": "a", "payload": ""}\n\n')
     program = (
         "import os, sys; from platformd.cli.main import main; os.execve = lambda *_: None\n"
         f"main({line.split()!r})\n"

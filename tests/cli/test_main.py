@@ -206,7 +206,7 @@ def test_completion_scripts(cli: Cli, shell: str, word: str) -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("platformd st", {"status", "store"}),
+        ("platformd st", {"status", "store", "stream"}),
         ("platformd get st", {"streams"}),
         ("platformd get streams a", {"alerts", "archive"}),
         ("platformd delete st alerts ar", {"archive"}),

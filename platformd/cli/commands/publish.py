@@ -8,22 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from platformd.cli.options import Session, connection_options, examples, output_option
+from platformd.cli.options import (
+    Session,
+    connection_options,
+    examples,
+    output_option,
+    tenant_option,
+)
+from platformd.cli.stream_output import complete_stream
 
 if TYPE_CHECKING:
-    from io import BufferedReader
-
     from platformd.client.queues import Durability, Pending, Published, Record
 
-MAX_PAYLOAD_BYTES: Final = 64 << 20
-"""The largest payload that is read into memory; the daemon's own limit (queues.max_record) is lower."""
-READ_BYTES: Final = 256 << 10
-"""How much of standard input is read at once with ``--lines``: the lines in it go as one batch, so that a
-slow input is published as it comes and a fast one in large batches."""
 MAX_IN_FLIGHT: Final = 8
 """Batches that wait for their acknowledgement at once."""
 
@@ -34,6 +34,8 @@ MAX_IN_FLIGHT: Final = 8
         "platformd publish alerts.ztf --file packet.avro --msg-id 2469...15 --header survey=ztf",
         "platformd publish alerts.ztf --file *.avro",
         "journalctl -f -o json | platformd publish logs.host --lines --durability os",
+        'platformd publish load.test \'{"n": {{n}}, "at": "{{time}}", "x": "{{random 100}}"}\' --count 1000 --rate 50',
+        "platformd publish 'orders.{{n}}' --count 10 --msg-id 'run7-{{n}}' -- 'order {{n}}'",
     )
 )
 @click.argument("subject")
@@ -43,7 +45,22 @@ MAX_IN_FLIGHT: Final = 8
 )
 @click.argument("more_files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE…]")
 @click.option("--lines", is_flag=True, help="Standard input: one record for each line.")
-@click.option("--stream", default="", metavar="NAME", help="The stream it is for (default: found by the subject).")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Publish PAYLOAD so often, as a template.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="R", help="At most R records a second.")
+@click.option(
+    "--template/--no-template",
+    default=None,
+    help="Whether SUBJECT, PAYLOAD, lines, headers and ids are templates (default: with --count). Not files. "
+    "{{n}} is the record's number from 1 on, {{time}} now (RFC 3339), {{unix}} and {{unixnano}} now in seconds and "
+    r"nanoseconds, {{id}} 32 random hex digits, {{random}}, {{random SIZE}} and {{random FROM TO}} letters, \{{ is {{.",
+)
+@click.option(
+    "--stream",
+    default="",
+    metavar="NAME",
+    help="The stream it is for (default: found by the subject).",
+    shell_complete=complete_stream,
+)
 @click.option("--msg-id", default="", metavar="ID", help="The record's id: the same one is not stored twice.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="KEY=VALUE", help="A header; may be repeated.")
 @click.option(
@@ -53,6 +70,7 @@ MAX_IN_FLIGHT: Final = 8
     show_default=True,
     help="What the acknowledgement means.",
 )
+@tenant_option
 @connection_options
 @output_option("table", "json", "yaml")
 @click.pass_obj
@@ -63,36 +81,50 @@ def command(
     files: Sequence[Path],
     more_files: Sequence[Path],
     lines: bool,
+    count: int | None,
+    rate: float | None,
+    template: bool | None,
     stream: str,
     msg_id: str,
     headers: Sequence[str],
     durability: Durability,
+    tenant: str,
     output: str,
 ) -> None:
     """Publish records to SUBJECT: PAYLOAD, the content of files, or standard input.
 
     Returns when every record is acknowledged with the durability that was asked for.
     """
-    from platformd.cli.records import queue_address
+    from platformd.cli.record_sources import Asked, batches_of, paced
+    from platformd.cli.records import engine_stream, queue_address, stream_of, terminable
     from platformd.client.queues import Producer
 
     if files and payload is not None:  # the shell has expanded `--file *.avro`
         files, payload = (*files, Path(payload), *more_files), None
-    batches = _batches(
-        _Template(subject, msg_id, _headers(headers)),
+    asked = Asked(
+        subject,
         payload,
         files,
         surplus=more_files if not files else (),
         lines=lines,
+        count=count,
+        template=count is not None if template is None else template,
+        msg_id=msg_id,
+        headers=headers,
     )
+    batches = batches_of(asked)
+    if tenant != "default" and not stream:
+        stream = stream_of(session, subject, tenant)
+    stream = engine_stream(session, stream, tenant) if stream else ""
     tally = Tally()
     with (
+        terminable(),
         Producer(
             queue_address(session, "ingest"), stream=stream, durability=durability, max_in_flight=MAX_IN_FLIGHT
         ) as producer,
-        _progress(len(files) or None, shown=lines or len(files) > 1) as advance,
+        _progress(count or len(files) or None, shown=lines or (count or len(files)) > 1) as advance,
     ):
-        _publish(producer.submit, batches, tally, advance)
+        _publish(producer.submit, batches if rate is None else paced(batches, rate), tally, advance)
     _print(tally, output)
 
 
@@ -114,20 +146,6 @@ class Tally:
         if acknowledged.appended:
             self.first_sequence = self.first_sequence or acknowledged.first_sequence
             self.last_sequence = acknowledged.first_sequence + acknowledged.appended - 1
-
-
-@dataclass(frozen=True)
-class _Template:
-    """What all records of one invocation have in common."""
-
-    subject: str
-    msg_id: str
-    headers: dict[str, str]
-
-    def record(self, payload: bytes) -> Record:
-        from platformd.client.queues import Record
-
-        return Record(subject=self.subject, payload=payload, msg_id=self.msg_id, headers=self.headers)
 
 
 def _publish(
@@ -158,84 +176,6 @@ def _publish(
             said = f"{count} records before were acknowledged"
             error.hint = f"{error.hint}; {said}" if error.hint else said
         raise
-
-
-def _batches(
-    template: _Template, payload: str | None, files: Sequence[Path], *, surplus: Sequence[Path], lines: bool
-) -> Iterator[list[Record]]:
-    """The records to publish, in batches. What cannot be meant is refused before the first.
-
-    Raises:
-        InvalidInput: the options contradict each other.
-    """
-    from platformd.core.errors import InvalidInput
-
-    if surplus:
-        raise InvalidInput("is one payload too many", subject=str(surplus[0]), hint="quote a payload with spaces")
-    if lines and (payload is not None or files):
-        raise InvalidInput("reads standard input; leave PAYLOAD and --file out", subject="--lines")
-    if template.msg_id and (lines or len(files) > 1):
-        raise InvalidInput("names one record, and several would have it", subject="--msg-id")
-    if payload is None and not files and sys.stdin.isatty():
-        raise InvalidInput("nothing to publish", subject=template.subject, hint="give PAYLOAD, --file, or pipe it in")
-    if lines:
-        return ([template.record(line) for line in chunk] for chunk in _lines())
-    if files:
-        return ([template.record(_content(path))] for path in files)
-    content = payload.encode() if payload is not None and payload != "-" else _bounded(sys.stdin.buffer.read, "-")
-    return iter([[template.record(content)]])
-
-
-def _headers(pairs: Sequence[str]) -> dict[str, str]:
-    from platformd.core.errors import InvalidInput
-
-    headers = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise InvalidInput("is not KEY=VALUE", subject=f"--header {pair}")
-        headers[key] = value
-    return headers
-
-
-def _content(path: Path) -> bytes:
-    from platformd.core.errors import InvalidInput
-
-    try:
-        with path.open("rb") as file:
-            return _bounded(file.read, str(path))
-    except OSError as error:
-        raise InvalidInput(f"cannot be read: {error.strerror}", subject=str(path)) from error
-
-
-def _bounded(read: Callable[[int], bytes], origin: str) -> bytes:
-    data = read(MAX_PAYLOAD_BYTES + 1)
-    if len(data) > MAX_PAYLOAD_BYTES:
-        raise _too_large(origin)
-    return data
-
-
-def _too_large(origin: str) -> Exception:
-    from platformd.core.errors import TooLarge
-
-    return TooLarge(f"is larger than {MAX_PAYLOAD_BYTES} bytes", subject=origin)
-
-
-def _lines() -> Iterator[list[bytes]]:
-    """Standard input's lines, in chunks as they come."""
-    rest = bytearray()
-    source = cast("BufferedReader", sys.stdin.buffer)
-    while chunk := source.read1(READ_BYTES):
-        if b"\n" not in chunk:
-            rest += chunk
-            if len(rest) > MAX_PAYLOAD_BYTES:
-                raise _too_large("a line of standard input")
-            continue
-        *whole, last = (bytes(rest) + chunk).split(b"\n")
-        rest = bytearray(last)
-        yield whole
-    if rest:
-        yield [bytes(rest)]
 
 
 @contextmanager
