@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ from tui.widgets.pager import Pager
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A socket path."""
-    return tmp_path / "d.sock"
+def path() -> Iterator[Path]:
+    """A socket path, short enough to be seen whole on a screen of 120 columns."""
+    with tempfile.TemporaryDirectory(prefix="pd") as directory:
+        yield Path(directory) / "d.sock"
 
 
 def table(app: OverviewApp, name: str) -> KeyedTable:
