@@ -281,4 +281,4 @@ async def test_a_watcher_that_is_killed_frees_its_place(start: Start, store: Mem
             process.kill()
         while store.watchers:  # noqa: ASYNC110 - the store has no event for it
             await trio.sleep(0.001)
-    peer = await begun(served, "/v1/kv?watch")
+    await begun(served, "/v1/kv?watch")

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 from platformd.api import access
 from platformd.api.server.handshake import BadHandshake, Handshake, offers_websocket, read_handshake
 from tests.api.conftest import Served, Start
-from tests.api.peer import Peer, Refused, frame, offer
+from tests.api.peer import Closed, Peer, Refused, frame, offer
+from tests.api.test_hostile import plain_app
 from tests.api.wire import Client, get
 
 
@@ -207,6 +208,10 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.http.response.body", "body": b"and stout"})
     elif scope["path"] == "/wrong":
         await send({"type": "websocket.send", "text": "too early"})
+    elif scope["path"] == "/slow":
+        await trio.sleep(1)
+        await send({"type": "websocket.accept"})
+        assert await receive() == {"type": "websocket.disconnect", "code": 1001}
     elif scope["path"] == "/think":
         while (await receive())["type"] != "websocket.disconnect":
             pass
@@ -299,3 +304,42 @@ async def test_a_client_that_leaves_while_the_application_thinks(start: Start, c
     served.stop()
     await served.done.wait()
     assert trio.current_time() - before < 3.5
+
+
+async def test_an_application_that_accepts_while_the_server_stops(start: Start, clock: MockClock) -> None:
+    """A handshake that was being thought about when the stop came is accepted, and told to go away at once."""
+    served = await start(asgi, grace=10.0)
+    client = await served.client()
+    async with trio.open_nursery() as nursery:
+
+        async def stop() -> None:
+            await trio.sleep(0.5)
+            served.stop()
+
+        nursery.start_soon(stop)
+        peer = await Peer.open(client.stream, "/slow")
+        assert (await peer.receive()) == Closed(1001, "the daemon stops")
+    await peer.stream.aclose()
+    before = trio.current_time()
+    await served.done.wait()
+    assert trio.current_time() - before < 1
+
+
+async def test_an_application_that_talks_to_nobody(start: Start) -> None:
+    """An application that sends without end after its handshake was refused holds up neither others nor the stop."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await plain_app(scope, receive, send)
+            return
+        await send({"type": "websocket.close"})
+        while True:
+            await send({"type": "websocket.send", "text": "x"})
+
+    served = await start(app, grace=0.1)
+    with trio.fail_after(5):
+        with pytest.raises(Refused):
+            await Peer.open((await served.client()).stream, "/")
+        assert (await (await served.client()).request("GET", "/")).body == b"ok"
+        served.stop()
+        await served.done.wait()

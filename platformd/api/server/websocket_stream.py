@@ -106,7 +106,7 @@ class WebSocketStream:
         if self._websocket is not None:
             await self._say(self._websocket, kind, message)
         elif self._decided.is_set():
-            return  # refused, or the client left while the application was thinking
+            await trio.lowlevel.checkpoint()  # refused, or the client left while the application was thinking
         elif kind == "websocket.accept":
             headers = self._handshake.acceptance(message.get("subprotocol"))
             self._websocket = await self._answers.switch([*headers, *message.get("headers", [])])
