@@ -3,7 +3,7 @@
 Puts of 256 B on 10,000 keys, each durable when it returns, by one task and by 64; point gets; the time from before
 a put to the arrival of its event at a watch; then much of everything (``coordination_scale``). Beside them, in the
 same run on the same disk, what the device itself takes to make 4 KiB durable: a single put cannot be faster than
-that, and only group commit can beat its rate.
+that, and only group commit can beat its rate; and what the barest group commit in Python does (``store_ceiling``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from platformd.core.clock import SystemClock
 from platformd.core.settings import StoreSettings
 from tests.bench.coordination_scale import growth, leases, watchers
 from tests.bench.harness import Figure, at_least, at_most, fdatasync_ms, percentile, run, scratch
+from tests.bench.store_ceiling import ceiling
 
 KEYS = 10_000
 VALUE = b"v" * 256
@@ -103,10 +104,20 @@ async def measure(directory: Path, quick: bool) -> list[Figure]:
         await fill(store)
         for tasks, total, aim, aim_p99 in ((1, 500, 1000, 10), (64, 4000, 25_000, 25)):
             per_second, samples = await puts(store, tasks, total * scale)
+            bare = directory / f"bare{tasks}"
+            bare.mkdir()
+            most, bare_samples = await ceiling(bare, [key(n) for n in range(KEYS)], VALUE, tasks, total * scale)
             name = f"durable puts of 256 B, {tasks} task{'s' if tasks > 1 else ''}"
             p50, p99 = percentile(samples, 50), percentile(samples, 99)
             rows += [
                 Figure(name=name, value=per_second, unit="1/s", peer=rate, peer_value=1000 / device, aim=at_least(aim)),
+                Figure(
+                    name="  of the bare ceiling",
+                    value=per_second,
+                    unit="1/s",
+                    peer="bare group commit",
+                    peer_value=most,
+                ),
                 Figure(
                     name=f"{name}: p50",
                     value=p50,
@@ -114,6 +125,13 @@ async def measure(directory: Path, quick: bool) -> list[Figure]:
                     peer=sync,
                     peer_value=device,
                     aim=at_most(1.6 * device) if tasks == 1 else None,
+                ),
+                Figure(
+                    name="  beside the bare ceiling: p50",
+                    value=p50,
+                    unit="ms",
+                    peer="bare group commit",
+                    peer_value=percentile(bare_samples, 50),
                 ),
                 Figure(name=f"{name}: p99", value=p99, unit="ms", peer=sync, peer_value=device, aim=at_most(aim_p99)),
             ]
