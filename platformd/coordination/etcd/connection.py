@@ -172,11 +172,11 @@ class Connection:
         self._outgoing.begin(stream)
         return stream
 
-    def _touch(self, stream: Stream) -> None:
-        """An exchange of many messages wants to send, or to receive, more."""
-        if stream.id in self._streams:
-            if stream.unsent:
-                self._outgoing.go_on(stream)
+    def _touch(self, stream: Stream, more: int) -> None:
+        """An exchange of many messages wants to send ``more`` bytes, or to receive some."""
+        if more:
+            self._outgoing.go_on(stream, more)
+        elif stream.id in self._streams:
             self._open_window(stream)
 
     def _open_window(self, stream: Stream) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Never
 
 import trio
 
@@ -47,19 +48,23 @@ async def open_etcd(
     if endpoints[0].tls:
         tls = await trio.to_thread.run_sync(tls_context, settings)
     channel = Channel(endpoints, settings, tls, rng)
-    store = _store(channel, settings, limits, rng)
+    keyspace = Keyspace(settings.prefix.encode())
+    reader = Reader(channel, keyspace)
+    hub = _hub(channel, reader, keyspace, settings, limits)
+    store = _store(channel, reader, keyspace, hub, limits, rng)
     crashed: list[Exception] = []
 
-    async def run() -> None:
+    async def run(part: Callable[[], Awaitable[Never]]) -> None:
         try:
-            await channel.run()
+            await part()
         except Exception as error:
             crashed.append(error)
             raise
 
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run)
+            nursery.start_soon(run, channel.run)
+            nursery.start_soon(run, hub.run)
             try:
                 await store.ping()
                 yield store
@@ -74,10 +79,10 @@ async def open_etcd(
         raise error from error.__cause__
 
 
-def _store(channel: Channel, settings: EtcdSettings, limits: StoreSettings, rng: random.Random) -> EtcdStore:
-    keyspace = Keyspace(settings.prefix.encode())
-    reader = Reader(channel, keyspace)
-    hub = WatchHub(
+def _hub(
+    channel: Channel, reader: Reader, keyspace: Keyspace, settings: EtcdSettings, limits: StoreSettings
+) -> WatchHub:
+    return WatchHub(
         channel,
         reader,
         keyspace,
@@ -85,6 +90,11 @@ def _store(channel: Channel, settings: EtcdSettings, limits: StoreSettings, rng:
         batch=limits.watch_buffer,
         progress_interval=seconds(settings.progress_interval),
     )
+
+
+def _store(
+    channel: Channel, reader: Reader, keyspace: Keyspace, hub: WatchHub, limits: StoreSettings, rng: random.Random
+) -> EtcdStore:
     leases = EtcdLeases(channel, keyspace, seconds(limits.lease_min_ttl), seconds(limits.lease_max_ttl), rng)
     bounds = Limits(size_bytes(limits.max_key), size_bytes(limits.max_value), limits.max_txn_operations)
     return EtcdStore(channel, keyspace, reader, hub, leases, bounds)

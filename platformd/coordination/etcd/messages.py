@@ -235,13 +235,23 @@ _WITHOUT = {"delete": chosen_integer(5, 0), "put": chosen_integer(5, 1)}  # the 
 _PROGRESS_REQUEST = blob(3, b"")
 
 
-def watch_create(bounds: Bounds, start_revision: int, *, previous: bool, only: EventType | None) -> bytes:
-    """``WatchRequest`` for a new watch: large revisions in fragments, and now and then its progress."""
+def watch_create(
+    bounds: Bounds, start_revision: int, *, previous: bool, only: EventType | None, watch_id: int = 0
+) -> bytes:
+    """``WatchRequest`` for a new watch: large revisions in fragments, and now and then its progress.
+
+    ``watch_id``: the number that it shall have on its stream; 0 for one of etcd's choice.
+    """
     request = text(1, bounds.key) + text(2, bounds.end) + integer(3, start_revision) + integer(4, 1)
     for kind, filtered in _WITHOUT.items():
         if bounds.empty or only == kind:
             request += filtered
-    return blob(1, request + integer(6, previous) + integer(8, 1))
+    return blob(1, request + integer(6, previous) + integer(7, watch_id) + integer(8, 1))
+
+
+def watch_cancel(watch_id: int) -> bytes:
+    """``WatchRequest`` for the end of one watch of a stream."""
+    return blob(2, integer(1, watch_id))
 
 
 def watch_progress() -> bytes:
@@ -252,6 +262,8 @@ def watch_progress() -> bytes:
 class WatchAnswer(NamedTuple):
     """``WatchResponse``."""
 
+    watch_id: int
+    """Of the stream's watches; -1: all of them, or one that is refused."""
     revision: int
     created: bool
     canceled: bool
@@ -263,7 +275,7 @@ class WatchAnswer(NamedTuple):
 
 def watch_response(message: bytes, cut: int) -> WatchAnswer:
     """Decode a ``WatchResponse``."""
-    revision = compact_revision = 0
+    watch_id = revision = compact_revision = 0
     created = canceled = fragment = False
     reason = ""
     events: list[Event] = []
@@ -272,6 +284,8 @@ def watch_response(message: bytes, cut: int) -> WatchAnswer:
             events.append(_event(content(what), cut))
         elif number == 1:
             revision = _revision(what)
+        elif number == 2:
+            watch_id = signed(what)
         elif number == 3:
             created = bool(what)
         elif number == 4:
@@ -282,7 +296,7 @@ def watch_response(message: bytes, cut: int) -> WatchAnswer:
             reason = content(what).decode(errors="replace")
         elif number == 7:
             fragment = bool(what)
-    return WatchAnswer(revision, created, canceled, compact_revision, reason, fragment, events)
+    return WatchAnswer(watch_id, revision, created, canceled, compact_revision, reason, fragment, events)
 
 
 def _event(message: bytes, cut: int) -> Event:

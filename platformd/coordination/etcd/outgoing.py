@@ -57,11 +57,12 @@ class Outgoing:
         self.unsent += len(stream.unsent)
         self._lot.unpark()
 
-    def go_on(self, stream: Stream) -> None:
-        """Send what was added to an exchange."""
-        if stream.id and stream not in self._stalled:
-            self._stalled[stream] = None
-            self.unsent += len(stream.unsent)
+    def go_on(self, stream: Stream, more: int) -> None:
+        """Send ``more`` bytes that were added to an exchange that goes on."""
+        if stream.id == 0 or stream.id in self._streams:
+            self.unsent += more
+            if stream.id:  # else it waits as a whole
+                self._stalled[stream] = None
             self._lot.unpark()
 
     def forget(self, stream: Stream) -> None:

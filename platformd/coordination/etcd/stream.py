@@ -64,7 +64,7 @@ class Stream:
         unsent: what is to be sent, framed.
         call: one message there and one back; else messages go both ways until one side ends it.
         limit: the largest message that is taken.
-        touch: to be called when there is more to send or the peer's window can be opened.
+        touch: to be called when there is so much more to send (bytes), or the peer's window can be opened (0).
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Stream:
     )
 
     def __init__(
-        self, headers: bytes, unsent: bytes, *, call: bool, limit: int, touch: Callable[[Stream], None]
+        self, headers: bytes, unsent: bytes, *, call: bool, limit: int, touch: Callable[[Stream, int], None]
     ) -> None:
         self.headers = headers
         self.unsent = unsent
@@ -166,13 +166,15 @@ class Stream:
             if self.failure is not None:
                 raise self.failure
             # Less than a message is here, and someone wants it: only now may the peer send more.
-            self.touch(self)
+            self.touch(self, 0)
             await self.wait()
 
-    def send(self, message: bytes) -> None:
-        """Send a further message, soon."""
-        self.unsent += framed(message)
-        self.touch(self)
+    def send(self, *messages: bytes) -> None:
+        """Send further messages, soon; nothing if it was cut off."""
+        if messages and self.failure is None and self.end is None:
+            more = b"".join(map(framed, messages))
+            self.unsent += more
+            self.touch(self, len(more))
 
     # --- the connection ---
 

@@ -1,8 +1,14 @@
-"""Watches: one exchange with a member for each, begun again elsewhere when it breaks.
+"""Watches: each is told by a feed that it shares with others, or reads on by itself; a break of either is resumed.
 
-A watcher has no task of its own. What a member sends is read when the watcher is iterated; while it is not, the
-exchange's window stays closed and the member goes back to reading history for it: memory is bounded, and a slow
-watcher costs nobody else anything.
+A watcher is in one of two places:
+
+- *on a feed* (see ``feeds``): what comes is put into its buffer. That is where it is as long as it keeps up.
+- *by itself*, on an exchange of its own with a member. That is where it begins if it wants what is long past, and where
+  it goes on when its buffer was full. What a member sends there is read when the watcher is iterated; while
+  it is not, the exchange's window stays closed and the member goes back to reading history for it.
+
+So memory is bounded, and a slow watcher costs nobody else anything. As soon as one by itself has seen all that the
+feed of its kind has shown, it joins that; both are known on one thread, without an await in between.
 
 ``seen`` is the place in history: all that is wanted up to it was received. It only moves by whole revisions, so
 after any interruption the watch goes on at ``seen`` + 1, and events at or before it are dropped when they come again.
@@ -16,7 +22,8 @@ Two traps on the way there:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+from typing import Never
 
 import trio
 
@@ -24,6 +31,7 @@ from platformd.coordination.contract import Compacted, Event, EventType, FutureR
 from platformd.coordination.etcd import messages
 from platformd.coordination.etcd.channel import Channel, Exchange
 from platformd.coordination.etcd.errors import Again, refusal
+from platformd.coordination.etcd.feeds import UNNAMED, Feed, Feeds, Wanted, event_bytes, whole_revisions
 from platformd.coordination.etcd.keyspace import Bounds, Keyspace
 from platformd.coordination.etcd.messages import WatchAnswer
 from platformd.coordination.etcd.reader import Reader
@@ -31,7 +39,8 @@ from platformd.coordination.etcd.stream import Lost, Oversize
 from platformd.coordination.etcd.versions import answers_progress
 from platformd.core.errors import DeadlineExceeded, LimitReached, PlatformError, TooLarge, Unavailable
 
-_UNNAMED = 2  # gRPC's code for what has none: a watch's reason for its end comes as text only
+BUFFER_BYTES = 1024 * 1024
+"""The most bytes of events that a feed keeps for a watcher (one batch may be larger); a slower one reads by itself."""
 
 
 class Watcher:
@@ -39,43 +48,57 @@ class Watcher:
 
     Args:
         hub: where it belongs.
-        bounds: its range.
-        previous: whether it wants what was before each event.
-        only: the kind of events that it wants; ``None`` for all.
+        wanted: what it asks for.
     """
 
-    def __init__(self, hub: WatchHub, bounds: Bounds, *, previous: bool, only: EventType | None) -> None:
+    def __init__(self, hub: WatchHub, wanted: Wanted) -> None:
         self.seen = 0
         self._hub = hub
-        self._bounds = bounds
-        self._previous = previous
-        self._only = only
+        self._wanted = wanted
         self._told = 0  # the revision of the last batch that was handed out
         self._begun = False
         self._bookmark = False
+        self._broken: Exception | None = None
+        # On a feed:
+        self._feed: Feed | None = None
+        self._buffer: collections.deque[tuple[WatchBatch, int]] = collections.deque()  # with each one's bytes
+        self._events_kept = self._bytes_kept = 0
+        self._waiting: trio.lowlevel.Task | None = None
+        # By itself:
         self._events: list[Event] = []  # of whole revisions up to ``seen``
         self._partial: list[Event] = []  # of the one after them
         self._exchange: Exchange | None = None
-        self._broken: Exception | None = None
+        self._past = 0  # up to here it was history when the exchange was begun
 
     def __aiter__(self) -> Watcher:
         return self
 
     async def __anext__(self) -> WatchBatch:
-        await trio.lowlevel.checkpoint()
+        # From the checkpoint to the return there is no other one, so a cancelled wait loses no events. Waiting is one
+        # too: who has nothing to give waits at once, which halves what thousands of watchers of one key cost.
+        if self._feed is None or self._buffer or self._broken is not None or not self._begun:
+            await trio.lowlevel.checkpoint()
         while True:
             batch = self._next()
             if batch is not None:
                 return batch
-            if self._exchange is None:
+            if self._feed is not None:
+                await self._wait()
+            elif self._exchange is None:
                 await self._resume()
-            else:
+            elif not self._join(self._exchange, begin=False):
                 await self._receive(self._exchange)
 
     def _next(self) -> WatchBatch | None:
         if not self._begun:
             self._begun = True
             return WatchBatch(revision=self._told)
+        if self._buffer:
+            batch, size = self._buffer.popleft()
+            self._events_kept -= len(batch.events)
+            self._bytes_kept -= size
+            self._told = batch.revision
+            return batch
         if self._events or (self._bookmark and self.seen > self._told):
             events, self._events = self._events, []
             self._told, self._bookmark = self.seen, False
@@ -84,7 +107,72 @@ class Watcher:
             raise self._broken
         return None
 
-    # --- receiving ---
+    # --- on a feed ---
+
+    def take(self, batch: WatchBatch, size: int) -> bool:
+        """See ``feeds.Member``."""
+        count = len(batch.events)
+        if batch.events[0].kv.mod_revision <= self.seen:  # older ones come to those who were there before it
+            fresh = tuple(event for event in batch.events if event.kv.mod_revision > self.seen)
+            if not fresh:
+                return True
+            batch, count = WatchBatch(revision=batch.revision, events=fresh), len(fresh)
+        if self._buffer and (self._events_kept + count > self._hub.batch or self._bytes_kept + size > BUFFER_BYTES):
+            return False
+        self._keep(batch, size)
+        self.seen = batch.revision
+        self._wake()
+        return True
+
+    def _keep(self, batch: WatchBatch, size: int) -> None:
+        self._buffer.append((batch, size))
+        self._events_kept += len(batch.events)
+        self._bytes_kept += size
+
+    def advance(self, revision: int) -> None:
+        """See ``feeds.Member``."""
+        if revision > self.seen:
+            self.seen = revision
+            self._bookmark = True
+            self._wake()
+
+    def put_off(self) -> None:
+        """See ``feeds.Member``."""
+        self._feed = None
+        self._wake()
+
+    def _wake(self) -> None:
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    async def _wait(self) -> None:
+        """Until it is woken. A parking lot does more, and a thousand watchers of one key pay for it together."""
+        if self._waiting is not None:
+            raise trio.BusyResourceError("another task waits for this watch")
+        self._waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _join(self, exchange: Exchange, *, begin: bool) -> bool:
+        """Go on on a feed if all that came here was taken in, and it has shown no more; whether it did."""
+        if self._partial or exchange.stream.received:
+            return False
+        before = self.seen
+        self._feed = self._hub.feeds.join(self, self._wanted, begin=begin and before >= self._past)
+        if self._feed is None:
+            return False
+        if self._events:  # before what comes there
+            batch = WatchBatch(revision=before, events=tuple(self._events))
+            self._keep(batch, sum(map(event_bytes, batch.events)))
+            self._events = []
+        self._drop()
+        return True
+
+    # --- by itself ---
 
     async def _receive(self, exchange: Exchange) -> None:
         message: bytes | None = None
@@ -102,7 +190,9 @@ class Watcher:
                 message = exchange.stream.take()
             if exchange.stream.end is not None:
                 end = exchange.stream.end
-                self._ended(exchange, end.status or _UNNAMED, end.message)
+                self._ended(exchange, end.status or UNNAMED, end.message)
+            else:  # now, while what comes next is surely not compacted
+                self._join(exchange, begin=True)
         except Lost:
             self._drop()
         except Oversize as error:
@@ -113,27 +203,15 @@ class Watcher:
             if answer.compact_revision:
                 self._fail(Compacted(self.seen + 1, self._hub.reader.was_compacted(answer.compact_revision)))
             else:
-                self._ended(exchange, _UNNAMED, answer.reason)
+                self._ended(exchange, UNNAMED, answer.reason)
         elif answer.events:
-            self._take(answer.events, fragment=answer.fragment)
+            whole, self._partial = whole_revisions(self._partial, answer.events, self.seen, fragment=answer.fragment)
+            if whole:
+                self._events += whole
+                self.seen = whole[-1].kv.mod_revision
         elif not answer.created and answer.revision > self.seen and not self._partial:
             self.seen = answer.revision
             self._bookmark = True
-
-    def _take(self, events: Sequence[Event], *, fragment: bool) -> None:
-        """New events; with ``fragment`` the rest of their last revision may come in the next answer."""
-        fresh = [*self._partial, *(event for event in events if event.kv.mod_revision > self.seen)]
-        if not fresh:
-            return
-        self._partial = []
-        if fragment:
-            last = fresh[-1].kv.mod_revision
-            self._partial = [event for event in fresh if event.kv.mod_revision == last]
-            fresh = fresh[: len(fresh) - len(self._partial)]
-        if fresh:
-            fresh.sort(key=_order)
-            self._events += fresh
-            self.seen = fresh[-1].kv.mod_revision
 
     def _ended(self, exchange: Exchange, status: int, reason: str) -> None:
         """The member has ended it: for good, or so that another one is asked."""
@@ -163,25 +241,44 @@ class Watcher:
         Raises:
             Compacted, FutureRevision: ``start`` cannot be watched from.
         """
-        channel = self._hub.channel
-        newest = await self._hub.reader.newest()
-        start = start or newest + 1
+        hub = self._hub
+        newest = await hub.reader.newest()
         if start > newest + 1:
             raise FutureRevision(
                 f"cannot watch from revision {start}; the newest is {newest}",
                 subject="store",
                 hint="list again and go on from its revision: the store was restored, or is another one",
             )
-        self.seen = self._told = start - 1
-        failures, deadline = 0, trio.current_time() + channel.timeout
-        while self._exchange is None:
+        if 0 < start <= newest:  # else etcd says so too, but later; who enters wants to know now
+            await hub.reader.watchable(start)
+        # Without an await to the joining: what the feed has shown by now has happened by now, too.
+        self.seen = self._told = start - 1 if start else max(newest, hub.feeds.settled(self._wanted))
+        self._feed = hub.feeds.join(self, self._wanted, begin=newest - self.seen <= hub.batch)
+        failures, deadline = 0, trio.current_time() + hub.channel.timeout
+        if self._feed is not None:
+            await self._on_feed(self._feed, deadline)
+        while self._feed is None and self._exchange is None:
             try:
-                self._exchange = await self._create(start, newest)
+                self._exchange = await self._create(self.seen + 1, newest)
             except Unavailable:
                 failures += 1
-                if trio.current_time() >= deadline or channel.closed:
+                if trio.current_time() >= deadline or hub.channel.closed:
                     raise
-                await trio.sleep(channel.delay(failures))
+                await trio.sleep(hub.channel.delay(failures))
+
+    async def _on_feed(self, feed: Feed, deadline: float) -> None:
+        """Until the feed is there, or it is known that it will not be.
+
+        Raises:
+            PlatformError: it is refused.
+            Unavailable: nobody says so in time.
+        """
+        with trio.move_on_at(deadline):
+            await feed.ready.wait()
+        if feed.error is not None:
+            raise feed.error
+        if not feed.ready.is_set():
+            raise Unavailable("the watch was not begun (no answer)", subject="etcd")
 
     async def _resume(self) -> None:
         failures = 0
@@ -211,12 +308,13 @@ class Watcher:
             Compacted: history begins later.
             PlatformError: it is refused.
         """
-        request = messages.watch_create(self._bounds, start, previous=self._previous, only=self._only)
+        bounds, previous, only = self._wanted
+        request = messages.watch_create(bounds, start, previous=previous, only=only)
         exchange = await self._hub.channel.open(messages.WATCH, request)
         try:
             with trio.fail_after(self._hub.channel.timeout):
                 await self._created(exchange)
-                if start <= newest:  # else etcd says so too, but later; who enters wants to know now
+                if start <= newest:
                     await self._hub.reader.watchable(start)
         except (Lost, trio.TooSlowError) as error:
             exchange.close()
@@ -224,18 +322,19 @@ class Watcher:
         except BaseException:
             exchange.close()
             raise
+        self._past = newest
         return exchange
 
     async def _created(self, exchange: Exchange) -> None:
         message = await exchange.stream.receive()
         if message is None:
             assert exchange.stream.end is not None
-            refused = refusal(exchange.stream.end.status or _UNNAMED, exchange.stream.end.message)
+            refused = refusal(exchange.stream.end.status or UNNAMED, exchange.stream.end.message)
         else:
             answer = self._hub.decode(message)
             if not answer.canceled:
                 return
-            refused = refusal(_UNNAMED, answer.reason)
+            refused = refusal(UNNAMED, answer.reason)
         if refused.again is Again.NEVER:
             raise refused.error
         self._hub.channel.after_refusal(refused, exchange.connection, exchange.token)
@@ -244,8 +343,13 @@ class Watcher:
     def close(self, error: Exception) -> None:
         """End it; iterating it raises ``error``."""
         self._events.clear()
+        self._buffer.clear()
         self._broken = error
         self._drop()
+        if self._feed is not None:
+            self._hub.feeds.leave(self._feed, self)
+            self._feed = None
+        self._wake()
 
 
 class WatchHub:
@@ -276,11 +380,16 @@ class WatchHub:
         self._last: tuple[bytes, WatchAnswer] = b"", messages.watch_response(b"", 0)
         self.batch = batch
         self.progress_interval = progress_interval
+        self.feeds = Feeds(channel, reader, self.decode, progress_interval)
         self._max = max_watchers
         self._all: set[Watcher] = set()
 
     def __len__(self) -> int:
         return len(self._all)
+
+    async def run(self) -> Never:
+        """Keep what watchers share for as long as the store is open."""
+        await self.feeds.run()
 
     def decode(self, message: bytes) -> WatchAnswer:
         """An answer; of the same one to many watches of a range, one after the other, only the first costs anything."""
@@ -300,7 +409,7 @@ class WatchHub:
                 subject="watch",
                 hint="close some, or raise store.max_watchers",
             )
-        watcher = Watcher(self, bounds, previous=previous, only=only)
+        watcher = Watcher(self, Wanted(bounds, previous, only))
         self._all.add(watcher)
         return watcher
 
@@ -308,7 +417,3 @@ class WatchHub:
         """Forget a watch."""
         self._all.discard(watcher)
         watcher.close(trio.ClosedResourceError("the watch's block was left"))
-
-
-def _order(event: Event) -> tuple[int, bytes]:
-    return event.kv.mod_revision, event.kv.key

@@ -103,6 +103,26 @@ async def test_peer_limits_the_number_of_exchanges() -> None:
     assert [call.result for call in calls] == [Reply(0, "", b"told")] * 3
 
 
+async def test_messages_that_are_added_to_an_exchange_are_counted() -> None:
+    """What is sent on an open exchange, before and after it has begun, in one go or many, counts until it has left."""
+    async with connected() as (connection, peer):
+        stream = connection.open(HEADERS, b"first")
+        stream.send(b"second", b"third")
+        assert connection._outgoing.unsent == len(b"firstsecondthird") + 15
+        number = (await peer.next(h2.events.RequestReceived)).stream_id
+        await peer.next(h2.events.DataReceived)
+        for _ in range(2):
+            stream.send(b"more")
+        assert connection._outgoing.unsent == 2 * len(framed(b"more"))
+        await peer.next(h2.events.DataReceived)
+        assert connection._outgoing.unsent == 0
+        expected = [b"first", b"second", b"third", b"more", b"more"]
+        assert bytes(peer.requests[number]) == b"".join(map(framed, expected))
+        connection.close(stream)
+        stream.send(b"too late")
+        assert connection._outgoing.unsent == 0
+
+
 async def test_unread_stream_stays_within_its_window() -> None:
     """A stream that nobody reads holds no more than its window; a call beside it is answered; then all comes."""
     async with connected() as (connection, peer), trio.open_nursery() as nursery:

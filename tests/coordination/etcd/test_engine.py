@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from platformd.coordination.contract import Compacted, Delete, FutureRevision, Get, KeyValue, Order, Put, WatchBatch
-from platformd.coordination.etcd import EtcdSettings, EtcdStore, messages, open_etcd, reader, watch
+from platformd.coordination.etcd import EtcdSettings, EtcdStore, feeds, messages, open_etcd, reader, watch
 from platformd.core.errors import (
     Conflict,
     InvalidInput,
@@ -188,13 +188,14 @@ async def test_compaction(store: EtcdStore) -> None:
 
 
 async def test_watch_that_history_has_left_behind(store: EtcdStore) -> None:
-    """A watch whose exchange broke before a compaction says that it cannot go on, after what it already had."""
+    """A watch that was put off its feed before a compaction says that it cannot go on, after what it already had."""
     async with store.watch(b"k", None) as watching:
         assert isinstance(watching, watch.Watcher)
         await anext(watching)
         revision = await put(store, b"k")
         assert (await anext(watching)).revision == revision
-        watching._drop()
+        assert watching._feed is not None
+        store._hub.feeds._end(watching._feed)
         for _ in range(3):
             last = await put(store, b"k")
         await store.compact(last)
@@ -252,19 +253,26 @@ async def test_revision_in_fragments_comes_whole(store: EtcdStore) -> None:
 
 
 async def test_slow_watch_does_not_hold_others_up(store: EtcdStore) -> None:
-    """A watch that nobody reads keeps no more than its window in memory, while calls and watches go on beside it."""
+    """A watch that nobody reads keeps a bounded part in memory, while calls and watches go on beside it; then it reads
+    the rest by itself, and is told by the feed again."""
     async with store.watch(b"", None) as slow, store.watch(b"", None) as quick:
         assert isinstance(slow, watch.Watcher)
-        written = [await put(store, b"k", b"%04d" % n + b"v" * 20_000) for n in range(60)]
+        assert slow._feed is quick._feed is not None  # type: ignore[attr-defined]
+        written = [await put(store, b"k", b"%04d" % n + b"v" * 20_000) for n in range(120)]
         assert [event.kv.mod_revision for event in await events_until(quick, written[-1])] == written
-        assert slow._exchange is not None
-        assert len(slow._exchange.stream.received) <= 128 * 1024
-        assert [event.kv.mod_revision for event in await events_until(slow, written[-1])] == written
+        assert slow._feed is None
+        kept = [event for batch, _ in slow._buffer for event in batch.events]
+        assert [event.kv.mod_revision for event in kept] == written[: len(kept)]
+        assert sum(len(event.kv.value) for event in kept) <= watch.BUFFER_BYTES
+        rest = await events_until(slow, written[-2])
+        assert [event.kv.mod_revision for event in rest] == written[: len(rest)]
+        await events_until(slow, await put(store, b"k"))
+        assert slow._feed is quick._feed  # type: ignore[attr-defined]
 
 
 async def test_idle_watch_asks_how_far_it_is(settings: EtcdSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the version answers reliably, a bookmark comes when it is asked for."""
-    monkeypatch.setattr(watch, "answers_progress", lambda version: version == "3.5.1")
+    monkeypatch.setattr(feeds, "answers_progress", lambda version: version == "3.5.1")
     async with open_etcd(with_(settings, progress_interval="20ms"), LIMITS) as store:
         asked = 0
         send = messages.watch_progress
