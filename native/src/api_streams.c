@@ -213,6 +213,16 @@ int pd_stream_read(pd_engine *engine, const char *name, uint64_t after, const ch
     return rc;
 }
 
+int pd_stream_consumers_known(pd_engine *engine, const char *name, pd_error *error)
+{
+    struct pd_stream *stream = pd_engine_stream(engine, name, error);
+    if (stream == NULL)
+        return PD_NO_STREAM;
+    int rc = pd_stream_know_consumers(stream, error);
+    pd_stream_unref(stream);
+    return rc;
+}
+
 int pd_stream_know_subjects(pd_engine *engine, const char *name, pd_error *error)
 {
     struct pd_stream *stream = pd_engine_stream(engine, name, error);

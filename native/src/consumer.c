@@ -184,9 +184,12 @@ int pd_consumer_ack_all(struct pd_consumer *consumer, const struct pd_acks *acks
 
 int pd_consumer_posted(struct pd_consumer *consumer, const struct pd_letter *letters, size_t count, pd_error *error)
 {
-    for (size_t i = 0; i < count; i++)
-        if (pd_letters_remove(&consumer->letters, letters[i].sequence, letters[i].epoch))
-            pd_journal_add(&consumer->journal, PD_J_POSTED, 0, letters[i].sequence);
+    for (size_t i = 0; i < count; i++) {
+        if (!pd_letters_remove(&consumer->letters, letters[i].sequence, letters[i].epoch))
+            continue;
+        pd_journal_add(&consumer->journal, PD_J_POSTED, 0, letters[i].sequence);
+        pd_outstanding_note(&consumer->out, letters[i].sequence);
+    }
     int rc = pd_journal_commit(&consumer->journal, error);
     pd_consumer_compact(consumer);
     return rc;
@@ -248,6 +251,7 @@ int pd_consumer_change(struct pd_consumer *consumer, const pd_consumer_config *c
         uint64_t sequence = consumer->letters.items[consumer->letters.start].sequence;
         pd_journal_add(&consumer->journal, PD_J_POSTED, 0, sequence);
         pd_letters_remove(&consumer->letters, sequence, UINT64_MAX);
+        pd_outstanding_note(&consumer->out, sequence);
     }
     return pd_journal_commit(&consumer->journal, error);
 }

@@ -64,3 +64,23 @@ void pd_consumer_forget_erased(struct pd_consumer *consumer, const struct pd_log
             pd_outstanding_remove(out, entry);
     }
 }
+
+bool pd_consumer_is_done(const struct pd_consumer *consumer, uint64_t sequence)
+{
+    const struct pd_picks *ahead = &consumer->ahead;
+    size_t low = ahead->at;
+    size_t high = ahead->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (ahead->sequences[middle] < sequence)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < ahead->count && ahead->sequences[low] == sequence)
+        return false;
+    for (size_t i = consumer->letters.start; i < consumer->letters.end; i++)
+        if (consumer->letters.items[i].sequence == sequence)
+            return false;
+    return sequence < consumer->next_sequence && pd_outstanding_find(&consumer->out, sequence) == NULL;
+}

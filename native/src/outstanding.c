@@ -12,6 +12,7 @@
 void pd_outstanding_fini(struct pd_outstanding *out)
 {
     free(out->entries);
+    free(out->done);
     *out = (struct pd_outstanding){0};
 }
 
@@ -67,8 +68,19 @@ void pd_outstanding_set(struct pd_outstanding *out, struct pd_out *entry, enum p
     entry->state = state;
 }
 
+void pd_outstanding_note(struct pd_outstanding *out, uint64_t sequence)
+{
+    if (!out->notes)
+        return;
+    if (pd_reserve((void **)&out->done, &out->done_capacity, out->done_count + 1, sizeof *out->done))
+        out->done[out->done_count++] = sequence;
+    else
+        out->done_lost = true;
+}
+
 void pd_outstanding_remove(struct pd_outstanding *out, struct pd_out *entry)
 {
+    pd_outstanding_note(out, entry->sequence);
     pd_outstanding_set(out, entry, PD_OUT_GONE);
     out->live--;
     while (out->start < out->end && out->entries[out->start].state == PD_OUT_GONE)

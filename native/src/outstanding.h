@@ -26,6 +26,11 @@ struct pd_outstanding {
     size_t end;
     uint32_t live;
     uint32_t ready;
+    bool notes;     /* what is removed is noted in `done`, for the stream to look at */
+    bool done_lost; /* there was no memory for some of it */
+    uint64_t *done;
+    size_t done_count;
+    size_t done_capacity;
 };
 
 void pd_outstanding_fini(struct pd_outstanding *out);
@@ -44,6 +49,9 @@ void pd_outstanding_remove(struct pd_outstanding *out, struct pd_out *entry);
 
 /* Remove all up to a sequence. */
 void pd_outstanding_remove_up_to(struct pd_outstanding *out, uint64_t sequence);
+
+/* If there are notes, note one that is done without having been removed: delivered is done, or its letter is stored. */
+void pd_outstanding_note(struct pd_outstanding *out, uint64_t sequence);
 
 /* The lowest sequence that is out; 0 when none is. */
 uint64_t pd_outstanding_lowest(const struct pd_outstanding *out);

@@ -209,6 +209,7 @@ void pd_stream_configure(struct pd_stream *stream, const pd_stream_config *confi
         pd_stream_index_open(stream);
     }
     pd_stream_trim(stream);
+    pd_stream_watch(stream);
     pthread_mutex_unlock(&stream->lock);
     pd_timer_schedule(&stream->engine->timer, stream, 0);
 }
@@ -334,6 +335,9 @@ uint64_t pd_stream_tick(struct pd_stream *stream)
         next = pd_stream_retain(stream, now_ns, &dropped);
         for (size_t i = 0; i < stream->consumer_count; i++)
             next = pd_min64(next, pd_consumer_tick(stream->consumers[i], now_ns));
+        pd_stream_erase_done(stream);
+        if (pd_stream_sweep(stream))
+            next = now_ns;
         if (pd_stream_index_build(stream))
             next = now_ns;
         pd_stream_serve(stream, &finished);
@@ -364,8 +368,10 @@ void pd_stream_release(struct pd_stream *stream, uint32_t owner)
         any = pd_consumer_release(stream->consumers[i], owner) || any;
         pd_stream_tell(stream, stream->consumers[i]);
     }
-    if (any)
+    if (any) {
+        pd_stream_erase_done(stream);
         pd_stream_serve(stream, &finished);
+    }
     pthread_mutex_unlock(&stream->lock);
     pd_finished_tell(&finished);
 }

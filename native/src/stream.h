@@ -49,6 +49,9 @@ struct pd_batch_view {
     struct pd_batch_header header;
 };
 
+/* pd_stream_config.retention */
+enum pd_retention { PD_RETENTION_LIMITS, PD_RETENTION_INTEREST, PD_RETENTION_WORK_QUEUE };
+
 struct pd_stream {
     pd_engine *engine;
     atomic_uint references;
@@ -71,6 +74,8 @@ struct pd_stream {
     struct pd_consumer **consumers;
     size_t consumer_count;
     size_t consumer_capacity;
+    bool consumers_known;       /* all that there are */
+    uint64_t sweep_at;          /* where looking for records that have served goes on; 0: nowhere */
     struct pd_pending *pending; /* appends waiting for the disk, in their order */
     struct pd_pending **pending_end;
     struct pd_subject_index index; /* see stream_index.c */
@@ -121,6 +126,8 @@ void pd_stream_release(struct pd_stream *stream, uint32_t owner);
 int pd_stream_fetch(struct pd_stream *stream, const char *consumer, struct pd_fetch *fetch, pd_error *error);
 int pd_stream_ack(struct pd_stream *stream, const char *consumer, const struct pd_acks *acks, uint32_t *known,
                   pd_error *error);
+
+int pd_stream_know_consumers(struct pd_stream *stream, pd_error *error);
 
 /* As pd_stream_purge, pd_stream_read and the pd_consumer functions of the boundary. */
 int pd_stream_purge_records(struct pd_stream *stream, const char *pattern, uint64_t before, uint64_t keep,

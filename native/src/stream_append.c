@@ -81,6 +81,7 @@ static int store(struct pd_stream *stream, const struct pd_batch_view *batch, ui
         pd_consumer_appended(stream->consumers[i], &stream->log, &header, stream->table, stream->counts,
                              &stream->selection);
     pd_stream_index_appended(stream, &header, data);
+    pd_stream_erase_unwanted(stream, &header, data);
     struct pd_counters *counters = &stream->engine->counters;
     pd_count(&counters->appended_records, header.record_count);
     pd_count(&counters->appended_bytes, header.length);

@@ -55,6 +55,7 @@ static int make(struct pd_stream *stream, const char *name, const char *filter, 
     }
     consumer->active_ns = pd_mono_ns();
     stream->consumers[stream->consumer_count++] = consumer;
+    pd_stream_watch(stream);
     return PD_OK;
 }
 
@@ -92,10 +93,13 @@ int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const ch
     pthread_mutex_lock(&stream->lock);
     if ((rc = pd_stream_check_open(stream, error)) == PD_OK) {
         struct pd_consumer *consumer = pd_stream_consumer(stream, name, NULL);
-        rc = consumer != NULL ? change(consumer, filter, config, error)
-                              : make(stream, name, filter, config, collected ? &ahead : NULL, error);
+        rc = consumer == NULL ? pd_stream_check_work_queue(stream, name, filter, error) : PD_OK;
+        if (rc == PD_OK)
+            rc = consumer != NULL ? change(consumer, filter, config, error)
+                                  : make(stream, name, filter, config, collected ? &ahead : NULL, error);
         if (rc == PD_OK)
             watch(stream, pd_stream_consumer(stream, name, NULL));
+        pd_stream_erase_done(stream);
         pd_stream_serve(stream, &finished);
     }
     pthread_mutex_unlock(&stream->lock);
@@ -118,6 +122,7 @@ static int remove_locked(struct pd_stream *stream, struct pd_consumer *consumer,
     pd_consumer_fini(consumer);
     free(consumer);
     atomic_fetch_sub(&stream->engine->consumers, 1);
+    pd_stream_begin_sweep(stream); /* it may have been the last that wanted something */
     if (unlink(path) != 0 && errno != ENOENT)
         rc = pd_fail_errno(error, "cannot remove", path);
     snprintf(path, sizeof path, "%s/consumers", stream->path);

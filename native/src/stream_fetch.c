@@ -86,6 +86,9 @@ static int attempt(struct pd_stream *stream, struct pd_consumer *consumer, struc
                        pd_selection_block_length(selection));
     pd_selection_write(selection, block);
     fetch->records = (uint32_t)selection->count;
+    for (size_t i = 0; consumer->config.ack_policy == PD_ACK_NONE && i < selection->count; i++)
+        pd_outstanding_note(&consumer->out, selection->picks[i].sequence);
+    pd_stream_erase_done(stream);
     /* The client may have gone before it was known as the owner: then nobody else would free them. */
     if (fetch->alive != NULL && !fetch->alive(fetch))
         pd_consumer_release(consumer, fetch->owner);
@@ -177,6 +180,7 @@ int pd_stream_ack(struct pd_stream *stream, const char *name, const struct pd_ac
     }
     if (consumer != NULL) {
         pd_stream_tell(stream, consumer);
+        pd_stream_erase_done(stream);
         pd_stream_serve(stream, &finished);
         pd_timer_schedule(&stream->engine->timer, stream, consumer->next_deadline);
     }

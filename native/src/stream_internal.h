@@ -77,6 +77,16 @@ int pd_stream_index_expect(struct pd_stream *stream, const struct pd_batch_view 
 int pd_stream_index_check_room(struct pd_stream *stream, const struct pd_batch_header *header, pd_error *error);
 void pd_stream_index_appended(struct pd_stream *stream, const struct pd_batch_header *header, const uint8_t *data);
 
+/* Retention by consumers (stream_retention.c): whether a consumer may be made; let consumers note what they are done
+ * with; erase what they have noted; erase what nobody needs of a batch that was appended; look through all that is
+ * kept, beginning now, and go on with that (true while there is more to do). */
+int pd_stream_check_work_queue(const struct pd_stream *stream, const char *name, const char *filter, pd_error *error);
+void pd_stream_watch(struct pd_stream *stream);
+void pd_stream_erase_done(struct pd_stream *stream);
+void pd_stream_erase_unwanted(struct pd_stream *stream, const struct pd_batch_header *header, const uint8_t *data);
+void pd_stream_begin_sweep(struct pd_stream *stream);
+bool pd_stream_sweep(struct pd_stream *stream);
+
 /* When the oldest record that is kept was appended; 0: there is none, or its segment cannot be read. */
 uint64_t pd_stream_first_time(struct pd_stream *stream);
 

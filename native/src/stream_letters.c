@@ -110,6 +110,7 @@ static void stored(struct pd_stream *stream, struct pd_consumer *consumer, const
         pd_advise(&stream->engine->advisories, PD_ADVISE_DEAD_LETTER_FAILED, stream->name, consumer->name,
                   "the stream removed %u records before their dead letters could be stored",
                   post->count - post->records);
+    pd_stream_erase_done(stream);
     pd_stream_tell(stream, consumer);
     pd_stream_serve(stream, finished);
 }

@@ -127,8 +127,11 @@ int pd_stream_seek(struct pd_stream *stream, const char *name, const pd_start *s
     int rc = pd_stream_check_open(stream, error);
     if (rc == PD_OK)
         rc = seek_locked(stream, name, start, first, &ahead, error);
-    if (rc == PD_OK)
+    if (rc == PD_OK) {
+        pd_stream_watch(stream);
+        pd_stream_begin_sweep(stream); /* what it passed over it is done with */
         pd_stream_serve(stream, &finished);
+    }
     pthread_mutex_unlock(&stream->lock);
     pd_picks_fini(&ahead);
     pd_finished_tell(&finished);

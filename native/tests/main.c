@@ -10,6 +10,7 @@ void test_dedup(void);
 void test_rate(void);
 void test_bitmap(void);
 void test_erasure(void);
+void test_retention(void);
 void test_limits(void);
 void test_log(void);
 void test_recovery(void);
@@ -26,11 +27,11 @@ static const struct {
     const char *name;
     void (*run)(void);
 } groups[] = {
-    {"crc32c", test_crc32c},     {"batch", test_batch},     {"subject", test_subject}, {"dedup", test_dedup},
-    {"rate", test_rate},         {"bitmap", test_bitmap},   {"erasure", test_erasure}, {"limits", test_limits},
-    {"log", test_log},           {"full", test_full},       {"journal", test_journal}, {"consumer", test_consumer},
-    {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},   {"threads", test_threads},
-    {"start", test_start},       {"letters", test_letters},
+    {"crc32c", test_crc32c},     {"batch", test_batch},     {"subject", test_subject},     {"dedup", test_dedup},
+    {"rate", test_rate},         {"bitmap", test_bitmap},   {"erasure", test_erasure},     {"limits", test_limits},
+    {"log", test_log},           {"full", test_full},       {"journal", test_journal},     {"consumer", test_consumer},
+    {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},       {"threads", test_threads},
+    {"start", test_start},       {"letters", test_letters}, {"retention", test_retention},
 };
 
 int main(int count, char **arguments)

@@ -45,6 +45,7 @@ def config_of(spec: StreamSpec) -> StreamConfig:
         max_records_per_subject=spec.max_records_per_subject,
         max_record_bytes=size_bytes(spec.max_record_bytes),
         discard=spec.discard,
+        retention=spec.retention,
         duplicate_window=seconds(spec.duplicate_window),
         duplicate_limit=spec.duplicate_limit,
     )

@@ -35,6 +35,10 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     discard: Literal["old", "new"] = "old"
     """What gives way at ``max_bytes``, ``max_records`` and ``max_records_per_subject``: the oldest records, or the
     batch that is published."""
+    retention: Literal["limits", "interest", "work_queue"] = "limits"
+    """When a record goes before a limit says so. ``limits``: never. ``interest``: when every consumer that matches it
+    is done with it, at once when there is none. ``work_queue``: when its one consumer is done with it; filters of
+    consumers may not overlap. It cannot change."""
     duplicate_window: Duration = "24h"
     """A record whose ``msg_id`` was seen on the same subject within this time is acknowledged and not
     stored again; ``0`` never looks."""

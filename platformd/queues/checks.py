@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from platformd.core.errors import Conflict, InvalidInput, NotFound
+from platformd.core.errors import Conflict, InvalidInput, NotFound, Unsupported
 from platformd.model.subjects import patterns_overlap, subject_error
 from platformd.queues.contract import ConsumerConfig, StreamConfig
 
@@ -75,4 +75,39 @@ def check_same_start(stream: str, name: str, old: ConsumerConfig, new: ConsumerC
                 f"its {field} is {was!r} and cannot become {wanted!r}",
                 subject=named(stream, name),
                 hint="delete the consumer, or choose another name",
+            )
+
+
+def check_same_retention(name: str, old: StreamConfig, new: StreamConfig) -> None:
+    """Refuse to change what removes a stream's records.
+
+    Raises:
+        Unsupported: the retention differs.
+    """
+    if old.retention != new.retention:
+        raise Unsupported(
+            f"its retention is {old.retention!r} and cannot become {new.retention!r}",
+            subject=named(name),
+            hint="delete the stream, or choose another name",
+        )
+
+
+def check_work_queue(stream: str, name: str, config: ConsumerConfig, others: Mapping[str, ConsumerConfig]) -> None:
+    """Refuse a new consumer ``name`` of a work queue that has the consumers ``others``.
+
+    Raises:
+        Conflict: its filter overlaps another's, or it does not begin with all records.
+    """
+    if config.deliver_policy != "all":
+        raise Conflict(
+            f"the stream is a work queue: its consumers have deliver_policy 'all', not {config.deliver_policy!r}",
+            subject=named(stream, name),
+        )
+    for other, theirs in others.items():
+        if other != name and patterns_overlap(config.filter_subject, theirs.filter_subject):
+            raise Conflict(
+                f"the stream is a work queue, and the filter {config.filter_subject!r} overlaps "
+                f"{theirs.filter_subject!r} of its consumer {other!r}",
+                subject=named(stream, name),
+                hint="choose filters of which at most one matches each record",
             )

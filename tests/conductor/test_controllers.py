@@ -155,6 +155,7 @@ SPEC: dict[str, Sequence[str] | str | int] = {
     "max_records_per_subject": 2,
     "max_record_bytes": "1KiB",
     "discard": "new",
+    "retention": "work_queue",
 }
 
 
@@ -163,7 +164,7 @@ async def test_a_stream_is_made_changed_and_removed(conductor: Conductor, stream
     await create(conductor, STREAM, "s", SPEC)
     await eventually(partial(state_is, conductor, STREAM, "s", "active"))
     config = streams.there["s"]
-    assert config.max_records_per_subject == 2
+    assert (config.max_records_per_subject, config.retention) == (2, "work_queue")
     assert (config.max_age, config.max_records, config.max_record_bytes, config.discard) == (3600, 7, 1024, "new")
     status = (await conductor.get(STREAM, "s")).status
     assert (status.messages, status.first_record_at, status.last_record_at) == (5, "2017-07-14T02:40:00.000000Z", None)

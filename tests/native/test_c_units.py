@@ -19,7 +19,7 @@ BUILD = NATIVE / "build" / "tests"
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{SOURCES}"]
 GROUPS = [
     *("crc32c", "batch", "subject", "dedup", "rate", "bitmap", "log", "recovery", "erasure", "full", "journal"),
-    *("start", "letters", "consumer", "limits", "wire", "engine"),
+    *("start", "letters", "consumer", "limits", "retention", "wire", "engine"),
 ]
 FUZZED = ["batch", "base", "crc32c", "subject", "wire"]
 """What the fuzz target needs of the engine."""

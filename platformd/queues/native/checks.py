@@ -7,8 +7,10 @@ import errno
 from platformd.core.errors import PlatformError, StorageFull
 from platformd.queues.checks import (
     check_pattern,
+    check_same_retention,
     check_same_start,
     check_subjects,
+    check_work_queue,
     named,
     no_consumer,
     no_stream,
@@ -16,8 +18,10 @@ from platformd.queues.checks import (
 
 __all__ = [
     "check_pattern",
+    "check_same_retention",
     "check_same_start",
     "check_subjects",
+    "check_work_queue",
     "named",
     "no_consumer",
     "no_stream",

@@ -24,7 +24,7 @@ from platformd.queues.native import library
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.advisories import AdvisoryRing
 from platformd.queues.native.catalogue import StoredConsumer
-from platformd.queues.native.checks import check_pattern, check_same_start, named, no_consumer
+from platformd.queues.native.checks import check_pattern, check_same_start, check_work_queue, named, no_consumer
 from platformd.queues.native.library import U32, call, whole
 from platformd.queues.native.records import NativeRecords
 
@@ -47,10 +47,13 @@ class NativeConsumers(NativeRecords):
         check_name("consumer", name)
         check_pattern(config.filter_subject)
         async with self._changing:
-            self._stream_config(stream)
+            retention = self._stream_config(stream).retention
             self._check_dead_letters(stream, name, config)
             self._forget_if_removed(stream, name)
             stored = self._consumers[stream].get(name)
+            if stored is None and retention == "work_queue":
+                others = {other: known.config for other, known in self._consumers[stream].items()}
+                check_work_queue(stream, name, config, others)
             if stored is not None:
                 check_same_start(stream, name, stored.config, config)
                 stored = msgspec.structs.replace(stored, config=config)
@@ -91,7 +94,8 @@ class NativeConsumers(NativeRecords):
         if before is not None:
             self._catalogue.save_consumer(stream, name, stored)
         self._consumers[stream][name] = stored
-        self.problems.pop(f"{stream}/{name}", None)
+        if self.problems.pop(f"{stream}/{name}", None) is not None:
+            self._tell_known(stream)
 
     def _first_sequence(self, stream: str, name: str, config: ConsumerConfig) -> int:
         start = library.start(config.deliver_policy, config.start_sequence, config.start_time_ns)
@@ -137,6 +141,7 @@ class NativeConsumers(NativeRecords):
             call(named(stream, name), lib.pd_consumer_delete, self._engine, stream.encode(), name.encode())
         else:
             self._catalogue.consumers(stream)  # takes its journal away
+            self._tell_known(stream)
         self._consumers[stream].pop(name, None)
 
     def consumers(self, stream: str) -> tuple[ConsumerInfo, ...]:
@@ -240,6 +245,12 @@ class NativeConsumers(NativeRecords):
             except PlatformError as error:
                 self.problems[f"{stream}/{name}"] = error
                 log.error("consumer %s/%s cannot be opened: %s", stream, name, error)
+        self._tell_known(stream)
+
+    def _tell_known(self, stream: str) -> None:
+        """Nothing goes for want of interest while there is a consumer that could not be opened."""
+        if not any(place.startswith(f"{stream}/") for place in self.problems):
+            call(named(stream), lib.pd_stream_consumers_known, self._engine, stream.encode())
 
     def _check_consumer(self, stream: str, name: str) -> None:
         self._stream_config(stream)

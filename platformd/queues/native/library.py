@@ -21,6 +21,7 @@ from platformd.queues.contract import (
     AckPolicy,
     ConsumerConfig,
     DeliverPolicy,
+    Retention,
     StreamConfig,
     StreamInfo,
 )
@@ -32,6 +33,8 @@ POLICIES: tuple[DeliverPolicy, ...] = get_args(DeliverPolicy)
 """As ``pd_start.policy`` numbers them."""
 ACK_POLICIES: tuple[AckPolicy, ...] = get_args(AckPolicy)
 """As ``pd_consumer_config.ack_policy`` numbers them."""
+RETENTIONS: tuple[Retention, ...] = ("limits", "interest", "work_queue")
+"""As C numbers them."""
 MAX_SECONDS = 3.0e9
 """About 95 years: the longest time that the engine is given."""
 
@@ -109,6 +112,7 @@ def stream_config(config: StreamConfig) -> Any:
             "max_records": whole("max_records", config.max_records, U64),
             "max_record_bytes": whole("max_record_bytes", config.max_record_bytes, U64),
             "max_records_per_subject": whole("max_records_per_subject", config.max_records_per_subject, U64),
+            "retention": RETENTIONS.index(config.retention),
             "discard_new": config.discard == "new",
         },
     )

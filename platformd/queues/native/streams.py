@@ -23,6 +23,7 @@ from platformd.queues.contract import (
 from platformd.queues.native import library, supported
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.checks import (
+    check_same_retention,
     check_subjects,
     named,
     no_stream,
@@ -92,7 +93,9 @@ class NativeStreams(NativeConsumers):
         check_name("stream", name)
         supported.check_stream(named(name), config)
         async with self._changing:
-            check_subjects(name, config, self._known_configs())
+            known = self._known_configs()
+            check_subjects(name, config, known)
+            check_same_retention(name, known.get(name, config), config)
             await self._in_thread(self._put_stream, name, config)
         return self.stream(name)
 

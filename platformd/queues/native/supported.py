@@ -7,10 +7,7 @@ import msgspec
 from platformd.core.errors import Unsupported
 from platformd.queues.contract import StreamConfig
 
-STREAM_DEFAULTS: tuple[str, ...] = (
-    "retention",
-    "compression",
-)
+STREAM_DEFAULTS: tuple[str, ...] = ("compression",)
 """Fields of ``StreamConfig`` that must have their default."""
 
 
