@@ -8,9 +8,11 @@ All keys are read at one revision, page by page, and written in transactions of 
 - *Lease ids*, where the other store has a lease of the same id already; else they are kept. Every lease begins its
   time to live again.
 
-It is no transaction: somebody who reads the other store meanwhile sees a part. What is written to the first store
-after the revision that is copied stays behind too, so writers are stopped first, or a stopped daemon's state
-directory is copied.
+It is no transaction: somebody who reads the other store meanwhile sees a part.
+
+A stopped daemon's store is read where it is (``open_offline``). Of a running one an online backup is read
+(``open_backup``): its own doors show the users' keys only, and without the resources beside them nothing could go on
+from the copy. What that daemon is told after the backup's revision stays behind: a move ends with a stopped daemon.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """What was copied, or with ``dry_run`` would be."""
 
     dry_run: bool
+    online: bool
+    """Of a daemon that goes on working: what it is told after ``source_revision`` is not in the copy."""
     source_engine: str
     source_revision: int
     """The revision that was copied; what is newer stays behind."""
@@ -80,9 +84,25 @@ async def open_offline(state_dir: Path) -> AsyncIterator[Store]:
     if not path.is_file():
         raise NotFound("has no store", subject=str(state_dir))
     holder = {"pid": os.getpid(), "socket": "none: platformd store migrate", "since": "now"}
-    with hold_state_dir(state_dir, holder):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold_state_dir(state_dir, holder))
+        except Conflict as error:
+            hint = "stop that one; or leave --state-dir out, to copy from it while it runs"
+            raise Conflict(error.message, subject=error.subject, hint=hint) from error
         async with open_sqlite(path, StoreSettings(), SystemClock()) as store:
             yield store
+
+
+@contextlib.asynccontextmanager
+async def open_backup(path: Path) -> AsyncIterator[Store]:
+    """The store in a backup of our own, which is changed by being opened: leases run on in it.
+
+    Raises:
+        Corrupted: it is damaged.
+    """
+    async with open_sqlite(path, StoreSettings(), SystemClock()) as store:
+        yield store
 
 
 @contextlib.asynccontextmanager
@@ -97,8 +117,17 @@ async def open_target(options: dict[str, Any]) -> AsyncIterator[Store]:
         yield store
 
 
-async def migrate(source: Store, target: Store, *, dry_run: bool = False, progress: Progress) -> Migration:
+async def migrate(
+    source: Store, target: Store, *, dry_run: bool = False, online: bool = False, progress: Progress
+) -> Migration:
     """Copy all keys and leases of ``source`` into ``target``, which must have none, and see that they are there.
+
+    Args:
+        source: what is copied, as it is now.
+        target: where to.
+        dry_run: read everything, write nothing.
+        online: ``source`` is the backup of a daemon that goes on; it is only told on.
+        progress: told how far it is.
 
     Raises:
         Conflict: ``target`` has keys already; nothing was done.
@@ -120,6 +149,7 @@ async def migrate(source: Store, target: Store, *, dry_run: bool = False, progre
     after = await target.status()
     return Migration(
         dry_run=dry_run,
+        online=online,
         source_engine=status.engine,
         source_revision=status.revision,
         target_engine=after.engine,

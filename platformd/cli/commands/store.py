@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +14,7 @@ import click
 from platformd.cli.options import Session, connection_options, examples, output_option
 
 if TYPE_CHECKING:
+    from platformd.coordination.contract import Store
     from platformd.coordination.migrate import Migration
 
 
@@ -81,33 +86,64 @@ def _show(document: dict[str, Any], output: str) -> None:
 @output_option("table", "json")
 @click.pass_obj
 def migrate(session: Session, /, output: str, to: str, state_dir: Path | None, dry_run: bool, **options: str) -> None:
-    """Copy all keys and leases into an etcd that has none under the prefix.
+    """Copy all keys and leases into an etcd that has none under the prefix: users' keys and the daemon's own.
 
-    From the running daemon, or with --state-dir from one that is stopped. What is written to the daemon meanwhile
-    stays behind, so stop its writers first. Revisions are new there and history stays behind: clients list anew.
+    From the running daemon, through an online backup (kept in TMPDIR meanwhile): exact as of one revision, which is
+    told; what the daemon is told after it is not in the copy. So that is for a look and for a second site. To move,
+    stop the daemon and copy with --state-dir, then start it with engine = "etcd". Revisions are new there and
+    history stays behind: clients list anew.
     """
     import trio
 
     from platformd.cli.output import as_json, echo
     from platformd.cli.progress import bar
-    from platformd.client.store import connect_store
     from platformd.coordination import migrate as migration
 
     del to  # there is one
     settings = {**options, "endpoints": [url.strip() for url in options["endpoints"].split(",") if url.strip()]}
-    source = connect_store(session.target()) if state_dir is None else migration.open_offline(state_dir)
+    online = state_dir is None
 
-    async def copy() -> Migration:
+    async def copy(source: AbstractAsyncContextManager[Store]) -> Migration:
         async with source as here, migration.open_target(settings) as there:
             with bar("reading" if dry_run else "copying") as progress:
-                return await migration.migrate(here, there, dry_run=dry_run, progress=progress)
+                return await migration.migrate(here, there, dry_run=dry_run, online=online, progress=progress)
 
-    done = trio.run(copy)
+    with _source(session, state_dir) as source:
+        done = trio.run(copy, source)
     if output == "json":
         echo(as_json(done))
         return
     for line in _changes(done):
         echo(line)
+
+
+@contextlib.contextmanager
+def _source(session: Session, state_dir: Path | None) -> Iterator[AbstractAsyncContextManager[Store]]:
+    """The store to be copied: a state directory's, or a backup of the running daemon's, which is gone afterwards.
+
+    Raises:
+        Unsupported: the daemon's store is an etcd already.
+    """
+    from platformd.cli.progress import bar
+    from platformd.client.backup import fetch_backup
+    from platformd.coordination.migrate import open_backup, open_offline
+    from platformd.core.errors import Unsupported
+
+    if state_dir is not None:
+        yield open_offline(state_dir)
+        return
+    engine = session.client.request("GET", "/v1/store").json()["engine"]
+    if engine != "sqlite":
+        raise Unsupported(
+            f"the daemon's store is in an {engine} already",
+            subject="store migrate",
+            hint="copy it with that one's tools: etcdctl make-mirror, or etcdctl snapshot save",
+        )
+    with tempfile.TemporaryDirectory(prefix="platformd-migrate-") as directory:  # which only we can read
+        path = Path(directory) / "store.db"
+        with bar("backing up") as progress:
+            fetch_backup(session.target(), path, progress)
+        yield open_backup(path)
 
 
 def _changes(done: Migration) -> list[str]:
@@ -118,6 +154,7 @@ def _changes(done: Migration) -> list[str]:
     lines = [
         f"{done.keys} keys ({format_bytes(done.bytes)}) and {done.leases} leases of revision "
         f"{done.source_revision}: {verb}",
+        *_behind(done),
         f"revisions: new for every key; the other store is at {done.target_revision}, and watches begin there",
         f"history: {done.history} revisions of the past stay behind",
     ]
@@ -126,3 +163,13 @@ def _changes(done: Migration) -> list[str]:
         lines.append(f"leases: {kept} kept their id; all begin their time to live again")
         lines += [f"  lease {old} is now {new}" for old, new in sorted(done.renamed_leases.items())]
     return lines
+
+
+def _behind(done: Migration) -> list[str]:
+    """What to do about what a daemon that goes on is told meanwhile."""
+    if not done.online:
+        return []
+    return [
+        f"the daemon goes on: what it is told after revision {done.source_revision} is not in the copy; to move, stop "
+        "it and copy with --state-dir into an empty prefix"
+    ]
