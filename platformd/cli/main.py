@@ -20,7 +20,7 @@ COMPLETE_VARIABLE: Final = "_PLATFORMD_COMPLETE"
 SECTIONS: Final = {
     "The daemon": ("run", "demo", "status", "tui"),
     "Resources": ("get", "apply", "delete"),
-    "Records": ("publish", "subscribe", "consume", "stream", "consumer"),
+    "Records": ("publish", "subscribe", "consume", "stream", "consumer", "bench"),
     "Coordination": ("kv", "lease", "lock"),
     "The store": ("store", "backup", "restore"),
     "This program": ("completion", "version"),

@@ -36,9 +36,7 @@ def records_page(
     return make_request("GET", path_of("streams", stream, "messages", tenant=tenant), query=query)
 
 
-def purge(
-    stream: str, *, subject: str = ">", before: int = 0, keep: int = 0, tenant: str = DEFAULT_TENANT
-) -> Request:
+def purge(stream: str, *, subject: str = ">", before: int = 0, keep: int = 0, tenant: str = DEFAULT_TENANT) -> Request:
     """Remove records for good; answers ``{"removed": N}``."""
     wanted = {"subject": subject, "before": before, "keep": keep}
     return make_request("POST", path_of("streams", stream, "purge", tenant=tenant), json=wanted)

@@ -46,6 +46,7 @@ QUEUES = {"asyncio", "h11", "platformd.queues", "pynng"}
         ("stream ls", {"h11"}),
         ("stream create b --subject b --no-wait", {"h11"}),
         ("consumer ls a", {"h11"}),
+        ("bench --help", set()),
     ],
 )
 def test_only_what_is_used_is_imported(api: FakeApi, line: str, used: set[str]) -> None:

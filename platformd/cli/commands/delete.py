@@ -117,12 +117,12 @@ def _delete(session: Session, kind: Kind, name: str, tenant: str, *, dry_run: bo
     gone = response.status != 202 or dry_run
     if not gone and patience > 0:
         uid = resource.get("uid") if isinstance(resource, dict) else None
-        _wait_gone(session, kind, name, tenant, uid, patience)
+        wait_gone(session, kind, name, tenant, uid, patience)
         gone = True
     return {"outcome": "deleted" if gone else "deleting", "dry_run": dry_run, "resource": resource}
 
 
-def _wait_gone(session: Session, kind: Kind, name: str, tenant: str, uid: Any, patience: float) -> None:
+def wait_gone(session: Session, kind: Kind, name: str, tenant: str, uid: Any, patience: float) -> None:
     """Return when the object is not there any more; one of the same name with another uid is a new one."""
     from platformd.client import control
     from platformd.core.errors import DeadlineExceeded, NotFound
