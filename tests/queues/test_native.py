@@ -306,3 +306,24 @@ def test_the_codec_imports_neither_trio_nor_the_engine():
     code = "import sys, platformd.queues.codec; print(sorted({'trio', 'pynng'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+async def test_streams_are_listed_while_one_is_deleted(tmp_path, nursery):
+    """Who looks at all streams sees one that goes or does not, and never fails over it."""
+    async with opened(tmp_path) as streams:
+        await streams.put_stream("t", B)
+        seen = set()
+        for _ in range(20):
+            await streams.put_stream("s", A)
+            gone = trio.Event()
+
+            async def delete(gone=gone):
+                await streams.delete_stream("s")
+                gone.set()
+
+            nursery.start_soon(delete)
+            while not gone.is_set():
+                seen.add(tuple(info.name for info in streams.streams()))
+                await trio.lowlevel.checkpoint()
+        assert seen <= {("s", "t"), ("t",)}
+        assert streams.stream_for("a") is None

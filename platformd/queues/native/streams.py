@@ -130,10 +130,19 @@ class NativeStreams(NativeConsumers):
         async with self._changing:
             if name not in self._streams and name not in self.problems:
                 raise no_stream(name)
-            await self._in_thread(self._delete_stream, name)
+            # First of all, on the loop: whoever lists the streams while the thread works must not ask C for this one.
+            known, consumers = self._streams.pop(name, None), self._consumers.pop(name, None)
+            try:
+                await self._in_thread(self._delete_stream, name, known is not None)
+            except BaseException:
+                if known is not None:
+                    self._streams[name] = known
+                if consumers is not None:
+                    self._consumers[name] = consumers
+                raise
 
-    def _delete_stream(self, name: str) -> None:
-        if name in self._streams:
+    def _delete_stream(self, name: str, opened: bool) -> None:
+        if opened:
             self._catalogue.begin_delete(name)
             try:
                 call(named(name), lib.pd_stream_delete, self._engine, name.encode())
@@ -141,8 +150,6 @@ class NativeStreams(NativeConsumers):
                 self._catalogue.undo_delete(name)
                 raise
         self._catalogue.finish_delete(name)
-        self._streams.pop(name, None)
-        self._consumers.pop(name, None)
         self.cut_bytes.pop(name, None)
         for place in [p for p in self.problems if p.partition("/")[0] == name]:
             del self.problems[place]
