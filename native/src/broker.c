@@ -1,4 +1,4 @@
-/* The broker: what the two doors do with requests.
+/* The broker: the four sockets, and what the two with answers, the doors, do with requests.
  *
  * Ingest: a batch is checked and appended by the door's thread, in the order in which it came, and answered
  * by the commit thread when it is as durable as was asked. When more bytes wait for the disk than
@@ -11,6 +11,8 @@
 
 #include "door.h"
 #include "engine.h"
+#include "live.h"
+#include "push.h"
 
 #include <stdlib.h>
 
@@ -20,8 +22,12 @@
 
 struct pd_broker {
     struct pd_nng nng;
+    atomic_bool open; /* all of the sockets */
     struct pd_door ingest;
     struct pd_door fetch;
+    struct pd_push push;
+    struct pd_live live;
+    struct pd_notice notice;
 };
 
 #define WORK_OF(pointer, member) ((struct pd_work *)((char *)(pointer)-offsetof(struct pd_work, member)))
@@ -179,53 +185,111 @@ static void handle_fetch(struct pd_work *work, const struct pd_request *request)
     }
 }
 
-int pd_broker_start(pd_engine *engine, void *const *functions, const char *ingest_url, const char *fetch_url,
-                    pd_error *error)
+static int check_options(const pd_broker_options *options, pd_error *error)
 {
-    if (atomic_load(&engine->broker) != NULL)
-        return pd_fail(error, PD_EXISTS, "the broker was started already");
-    struct pd_broker *broker = calloc(1, sizeof *broker);
-    if (broker == NULL)
-        return pd_fail(error, PD_LIMIT_REACHED, "no memory for the broker");
-    if (pd_nng_fill(&broker->nng, functions) != 0) {
-        free(broker);
-        return pd_fail(error, PD_INVALID, "a function of nng is missing; see pd_nng_names");
-    }
-    broker->ingest.holds_room = true;
+    if (options->push_durability > PD_DURABLE_FSYNC)
+        return pd_fail(error, PD_INVALID, "push_durability is %u; it is 0 (memory), 1 (os) or 2 (fsync)",
+                       options->push_durability);
+    if (options->push_buffer < 4096 || options->live_buffer < 4096 || options->live_buffer > (uint64_t)1 << 40)
+        return pd_fail(error, PD_INVALID, "push_buffer and live_buffer are at least 4 KiB");
+    if (options->live_timeout_ms == 0 || options->live_timeout_ms > INT32_MAX)
+        return pd_fail(error, PD_INVALID, "live_timeout is %llu ms; it is from 1 ms to 24 days",
+                       (unsigned long long)options->live_timeout_ms);
+    return PD_OK;
+}
+
+static int open_sockets(struct pd_broker *broker, pd_engine *engine, pd_listen *listens, uint32_t count,
+                        const pd_broker_options *options, pd_error *error)
+{
+    const struct pd_nng *nng = &broker->nng;
     size_t batch = engine->options.max_batch + PD_WIRE_REQUEST_MAX + NNG_HEADER;
     size_t acks = PD_WIRE_ACKS_MAX * sizeof(pd_ack) + PD_WIRE_REASONS_MAX + PD_WIRE_REQUEST_MAX + NNG_HEADER;
     size_t polls = (size_t)engine->options.max_waiting_fetches + FETCH_SLACK;
-    int rc =
-        pd_door_open(&broker->ingest, engine, &broker->nng, ingest_url, batch, INGEST_CONTEXTS, handle_ingest, error);
+    broker->ingest.holds_room = true;
+    int rc = pd_live_open(&broker->live, engine, nng, &broker->notice, listens, count, options, error);
     if (rc == PD_OK)
-        rc = pd_door_open(&broker->fetch, engine, &broker->nng, fetch_url, acks, polls, handle_fetch, error);
-    if (rc != PD_OK) {
-        pd_broker_close(broker);
-        pd_broker_free(broker);
+        rc = pd_door_open(&broker->ingest, engine, nng, PD_SOCKET_INGEST, listens, count, batch, INGEST_CONTEXTS,
+                          handle_ingest, error);
+    if (rc == PD_OK)
+        rc = pd_door_open(&broker->fetch, engine, nng, PD_SOCKET_FETCH, listens, count, acks, polls, handle_fetch,
+                          error);
+    if (rc == PD_OK)
+        rc = pd_push_open(&broker->push, engine, nng, &broker->notice, listens, count, options, error);
+    return rc;
+}
+
+int pd_broker_start(pd_engine *engine, void *const *functions, pd_listen *listens, uint32_t listen_count,
+                    const pd_broker_options *options, pd_error *error)
+{
+    if (atomic_load(&engine->broker) != NULL)
+        return pd_fail(error, PD_EXISTS, "the broker was started already");
+    int rc = check_options(options, error);
+    if (rc != PD_OK)
         return rc;
-    }
+    struct pd_broker *broker = calloc(1, sizeof *broker);
+    if (broker == NULL)
+        return pd_fail(error, PD_LIMIT_REACHED, "no memory for the broker");
+    pd_notice_init(&broker->notice, engine);
+    if (pd_nng_fill(&broker->nng, functions) != 0)
+        rc = pd_fail(error, PD_INVALID, "a function of nng is missing; see pd_nng_names");
+    if (rc == PD_OK)
+        rc = open_sockets(broker, engine, listens, listen_count, options, error);
+    /* Set also when it failed: connections may be there already, and what they sent, with the log by now. */
     atomic_store(&engine->broker, broker);
-    return PD_OK;
+    atomic_store(&broker->open, rc == PD_OK);
+    pd_broker_resume(broker);
+    return rc;
 }
 
 void pd_broker_resume(struct pd_broker *broker)
 {
+    if (!atomic_load(&broker->open))
+        return;
     pd_door_receive(&broker->ingest);
+    pd_push_receive(&broker->push);
 }
 
 void pd_broker_quiesce(struct pd_broker *broker)
 {
+    pd_push_quiesce(&broker->push);
     pd_door_quiesce(&broker->ingest);
     pd_door_quiesce(&broker->fetch);
 }
 
 void pd_broker_close(struct pd_broker *broker)
 {
+    pd_push_fini(&broker->push);
     pd_door_fini(&broker->ingest);
     pd_door_fini(&broker->fetch);
+    pd_live_fini(&broker->live);
 }
 
 void pd_broker_free(struct pd_broker *broker)
 {
+    if (broker != NULL)
+        pd_notice_fini(&broker->notice);
     free(broker);
+}
+
+static int find_broker(pd_engine *engine, struct pd_broker **broker, pd_error *error)
+{
+    *broker = atomic_load(&engine->broker);
+    return *broker != NULL ? PD_OK : pd_fail(error, PD_INVALID, "the broker was not started");
+}
+
+void pd_broker_statistics(pd_engine *engine, pd_socket_statistics *out)
+{
+    struct pd_broker *broker;
+    *out = (pd_socket_statistics){0};
+    if (find_broker(engine, &broker, NULL) != PD_OK)
+        return;
+    pd_notice_read(&broker->notice, out);
+    out->live_subscribers = atomic_load(&broker->live.subscribers);
+}
+
+int pd_broker_watch(pd_engine *engine, uint64_t token, pd_error *error)
+{
+    struct pd_broker *broker;
+    int rc = find_broker(engine, &broker, error);
+    return rc == PD_OK ? pd_notice_watch(&broker->notice, token, error) : rc;
 }

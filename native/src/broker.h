@@ -1,4 +1,5 @@
-/* The broker: the two nng sockets that programs outside talk to. The frames are at the head of wire.c. */
+/* The broker: the nng sockets that programs outside talk to. What they speak is at the heads of wire.c (ingest and
+ * fetch), plain.c (push) and live.c. */
 #ifndef PD_BROKER_H
 #define PD_BROKER_H
 

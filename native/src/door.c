@@ -1,13 +1,14 @@
 /* A door: one REP socket with its contexts, one receive at a time, and a thread that handles the requests. */
 #include "door.h"
 
+#include "listen.h"
+
 #include <stdlib.h>
 #include <time.h>
 
-#define SOCKET_MODE 0660
-#define LINGER_NS   20000000    /* for the last replies to leave nng: closing drops what it has queued */
-#define DRAIN_NS    2000000000u /* for clients to take their last replies */
-#define PIPES_MAX   ((size_t)1 << 16)
+#define LINGER_NS 20000000    /* for the last replies to leave nng: closing drops what it has queued */
+#define DRAIN_NS  2000000000u /* for clients to take their last replies */
+#define PIPES_MAX ((size_t)1 << 16)
 
 static void on_aio(void *context);
 
@@ -196,10 +197,10 @@ bool pd_door_pipe_alive(struct pd_door *door, uint32_t pipe)
     return alive;
 }
 
-static int listen_on(struct pd_door *door, const char *url, size_t receive_max, pd_error *error)
+static int listen_on(struct pd_door *door, uint32_t which, pd_listen *listens, uint32_t count, size_t receive_max,
+                     pd_error *error)
 {
     const struct pd_nng *nng = door->nng;
-    nng_listener listener;
     int rv = nng->nng_rep0_open(&door->socket);
     if (rv != 0)
         return pd_fail(error, PD_IO_ERROR, "nng gives no socket: %s", nng->nng_strerror(rv));
@@ -208,19 +209,13 @@ static int listen_on(struct pd_door *door, const char *url, size_t receive_max, 
         rv = nng->nng_pipe_notify(door->socket, NNG_PIPE_EV_ADD_PRE, on_pipe, door);
     if (rv == 0)
         rv = nng->nng_pipe_notify(door->socket, NNG_PIPE_EV_REM_POST, on_pipe, door);
-    if (rv == 0)
-        rv = nng->nng_listener_create(&listener, door->socket, url);
-    if (rv == 0 && strncmp(url, "ipc:", 4) == 0)
-        rv = nng->nng_listener_set_int(listener, "ipc:permissions", SOCKET_MODE);
-    if (rv == 0)
-        rv = nng->nng_listener_start(listener, 0);
     if (rv != 0)
-        return pd_fail(error, PD_IO_ERROR, "cannot listen on %.200s: %s", url, nng->nng_strerror(rv));
-    return PD_OK;
+        return pd_fail(error, PD_IO_ERROR, "nng does not let us see connections: %s", nng->nng_strerror(rv));
+    return pd_listen_all(nng, door->socket, which, listens, count, error);
 }
 
-int pd_door_open(struct pd_door *door, pd_engine *engine, const struct pd_nng *nng, const char *url, size_t receive_max,
-                 size_t work_max, pd_work_handler handle, pd_error *error)
+int pd_door_open(struct pd_door *door, pd_engine *engine, const struct pd_nng *nng, uint32_t which, pd_listen *listens,
+                 uint32_t listen_count, size_t receive_max, size_t work_max, pd_work_handler handle, pd_error *error)
 {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -236,8 +231,8 @@ int pd_door_open(struct pd_door *door, pd_engine *engine, const struct pd_nng *n
     door->works = calloc(work_max, sizeof *door->works);
     door->acks = malloc(PD_WIRE_ACKS_MAX * sizeof *door->acks);
     if (door->works == NULL || door->acks == NULL)
-        return pd_fail(error, PD_LIMIT_REACHED, "no memory for the socket %.200s", url);
-    int rc = listen_on(door, url, receive_max, error);
+        return pd_fail(error, PD_LIMIT_REACHED, "no memory for socket %u", which);
+    int rc = listen_on(door, which, listens, listen_count, receive_max, error);
     if (rc != PD_OK)
         return rc;
     door->running = pthread_create(&door->thread, NULL, run, door) == 0;

@@ -62,9 +62,10 @@ struct pd_door {
     size_t pipe_capacity;
 };
 
-/* Open the socket, listen and start the thread. The door is zeroed memory; after a failure fini it. */
-int pd_door_open(struct pd_door *door, pd_engine *engine, const struct pd_nng *nng, const char *url, size_t receive_max,
-                 size_t work_max, pd_work_handler handle, pd_error *error);
+/* Open the socket, listen at what is for `which` (enum pd_socket) and start the thread. The door is zeroed memory;
+ * after a failure fini it. */
+int pd_door_open(struct pd_door *door, pd_engine *engine, const struct pd_nng *nng, uint32_t which, pd_listen *listens,
+                 uint32_t listen_count, size_t receive_max, size_t work_max, pd_work_handler handle, pd_error *error);
 
 /* Receive the next request unless that is going on, or there is no context or no room. */
 void pd_door_receive(struct pd_door *door);

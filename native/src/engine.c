@@ -187,6 +187,17 @@ static int route(pd_engine *engine, const char *name, const struct pd_batch_view
     return PD_OK;
 }
 
+int pd_engine_owner(pd_engine *engine, const char *name, const struct pd_batch_view *batch, struct pd_stream **stream,
+                    pd_error *error)
+{
+    pthread_mutex_lock(&engine->lock);
+    int rc = route(engine, name, batch, stream, error);
+    if (rc == PD_OK)
+        pd_stream_ref(*stream);
+    pthread_mutex_unlock(&engine->lock);
+    return rc;
+}
+
 int pd_engine_accept(pd_engine *engine, const char *name, const uint8_t *data, size_t length,
                      struct pd_batch_view *batch, struct pd_stream **stream, pd_error *error)
 {
@@ -194,14 +205,9 @@ int pd_engine_accept(pd_engine *engine, const char *name, const uint8_t *data, s
     if (atomic_load(&engine->stopping))
         return pd_fail(error, PD_STOPPING, "the daemon is stopping");
     int rc = pd_batch_check(data, length, &limits, &batch->header, error);
-    if (rc == PD_OK) {
-        batch->data = data;
-        pthread_mutex_lock(&engine->lock);
-        rc = route(engine, name, batch, stream, error);
-        if (rc == PD_OK)
-            pd_stream_ref(*stream);
-        pthread_mutex_unlock(&engine->lock);
-    }
+    batch->data = data;
+    if (rc == PD_OK)
+        rc = pd_engine_owner(engine, name, batch, stream, error);
     if (rc != PD_OK)
         pd_count(&engine->counters.refused, 1);
     return rc;

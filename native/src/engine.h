@@ -15,6 +15,7 @@
 #include "timer.h"
 
 struct pd_broker;
+struct pd_live;
 
 struct pd_counters {
     atomic_uint_fast64_t appends;
@@ -52,6 +53,7 @@ struct pd_engine {
     struct pd_completions completions;
     struct pd_advisories advisories;
     _Atomic(struct pd_broker *) broker; /* set once */
+    _Atomic(struct pd_live *) live;     /* set once: who is told what readers see */
 };
 
 static inline void pd_count(atomic_uint_fast64_t *counter, uint64_t by)
@@ -71,6 +73,10 @@ size_t pd_engine_streams(pd_engine *engine, struct pd_stream ***streams);
 /* Check a batch completely and find the stream that it is for (name may be ""), with a reference. */
 int pd_engine_accept(pd_engine *engine, const char *name, const uint8_t *data, size_t length,
                      struct pd_batch_view *batch, struct pd_stream **stream, pd_error *error);
+
+/* The second half of it, for a batch that is known to be right. */
+int pd_engine_owner(pd_engine *engine, const char *name, const struct pd_batch_view *batch, struct pd_stream **stream,
+                    pd_error *error);
 
 /* Room for batches that wait for the disk: always taken when nothing waits. Giving back wakes the broker. */
 bool pd_engine_take_room(pd_engine *engine, size_t bytes);

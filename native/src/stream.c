@@ -10,6 +10,7 @@
 
 #include "engine.h"
 #include "erasure.h"
+#include "live.h"
 #include "stream_internal.h"
 
 #include <dirent.h>
@@ -246,6 +247,14 @@ int pd_stream_check_open(const struct pd_stream *stream, pd_error *error)
     return pd_fail(error, PD_NO_STREAM, "stream %s was deleted", stream->name);
 }
 
+void pd_stream_reveal(struct pd_stream *stream, uint64_t sequence)
+{
+    struct pd_live *live = atomic_load_explicit(&stream->engine->live, memory_order_acquire);
+    if (live != NULL && atomic_load(&live->subscribers) > 0 && sequence > stream->visible_sequence)
+        pd_live_mark(live, stream);
+    stream->visible_sequence = sequence;
+}
+
 /* Answer what is durable now, and let readers see it. */
 static void settle(struct pd_stream *stream, struct pd_finished *finished)
 {
@@ -257,7 +266,7 @@ static void settle(struct pd_stream *stream, struct pd_finished *finished)
     if (stream->pending == NULL)
         stream->pending_end = &stream->pending;
     uint64_t visible = stream->pending != NULL ? stream->pending->hidden_from - 1 : stream->log.last_sequence;
-    stream->visible_sequence = pd_max64(stream->visible_sequence, visible);
+    pd_stream_reveal(stream, pd_max64(stream->visible_sequence, visible));
 }
 
 void pd_stream_commit(struct pd_stream *stream)

@@ -13,6 +13,7 @@
 #include "dedup.h"
 #include "log.h"
 #include "rate.h"
+#include "reader.h"
 #include "selection.h"
 #include "subject_index.h"
 
@@ -88,6 +89,12 @@ struct pd_stream {
     size_t counts_capacity;
     uint8_t *rebuilt; /* a batch without its duplicates */
     size_t rebuilt_capacity;
+
+    uint64_t live_sequence; /* up to here live has it */
+    unsigned live_epoch;    /* of live, that live_sequence is good for */
+    bool live_dirty;        /* in live's list */
+    struct pd_reader live_reader;
+    struct pd_stream *live_next; /* guarded by live's lock */
 
     struct pd_stream *dirty_next; /* guarded by the commit thread's lock */
     bool dirty;

@@ -105,7 +105,7 @@ static void promise(struct pd_stream *stream, enum pd_durability durability, str
         pd_finished_append(finished, pending);
     }
     if (stream->pending == NULL && pending->appended > 0) {
-        stream->visible_sequence = log->last_sequence;
+        pd_stream_reveal(stream, log->last_sequence);
         pd_stream_serve(stream, finished);
     }
     /* A segment that is full is synced even when nobody waits for it: recovery trusts sealed ones. */

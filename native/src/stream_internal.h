@@ -19,6 +19,9 @@ void pd_finished_fetch(struct pd_finished *finished, struct pd_fetch *fetch);
 /* With no lock held: call every finish function. */
 void pd_finished_tell(struct pd_finished *finished);
 
+/* Readers see up to `sequence` from now on, and live publishes it. */
+void pd_stream_reveal(struct pd_stream *stream, uint64_t sequence);
+
 /* Serve the fetches that wait and can be served. */
 void pd_stream_serve(struct pd_stream *stream, struct pd_finished *finished);
 

@@ -1,7 +1,9 @@
 /* For libFuzzer: nothing that comes from outside may be read beyond its end. The first byte says what the
- * rest is: a batch as it is, a batch whose checksum is made right first, or a request. */
+ * rest is: a batch as it is, a batch whose checksum is made right first, a request, or messages of plain programs with
+ * a zero byte between. */
 #include "batch.h"
 #include "crc32c.h"
+#include "plain.h"
 #include "wire.h"
 
 #include <stdlib.h>
@@ -23,6 +25,30 @@ static void use_batch(const uint8_t *batch, const struct pd_batch_header *header
     free(without);
 }
 
+/* What is taken from outside is a batch that would be taken from outside. */
+static void use_messages(const uint8_t *data, size_t length, const struct pd_batch_limits *limits)
+{
+    static struct pd_plain_batch batch;
+    struct pd_batch_header header;
+    const uint8_t *end = data + length;
+    pd_plain_begin(&batch);
+    while (data < end) {
+        const uint8_t *stop = memchr(data, 0, (size_t)(end - data));
+        size_t message = (size_t)((stop != NULL ? stop : end) - data);
+        struct pd_plain plain;
+        if (pd_plain_parse(data, message, 100, &plain, NULL) == PD_OK)
+            pd_plain_add(&batch, &plain, 1024);
+        data += message + 1;
+    }
+    if (batch.record_count == 0)
+        return;
+    uint8_t *out = malloc(pd_plain_length(&batch));
+    pd_plain_write(&batch, 1, out);
+    if (pd_batch_check(out, pd_plain_length(&batch), limits, &header, NULL) != PD_OK)
+        abort();
+    free(out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct pd_batch_limits limits = {1 << 20, 1 << 16};
@@ -33,10 +59,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t length = size - 1;
     uint8_t *copy = malloc(length + 1);
     memcpy(copy, data + 1, length);
-    if (data[0] % 3 == 2) {
+    if (data[0] % 4 == 2) {
         pd_request_parse(copy, length, &request, NULL);
+    } else if (data[0] % 4 == 3) {
+        use_messages(copy, length, &limits);
     } else {
-        if (data[0] % 3 == 1 && length >= PD_BATCH_HEADER) {
+        if (data[0] % 4 == 1 && length >= PD_BATCH_HEADER) {
             uint32_t stated = (uint32_t)length;
             uint32_t crc = pd_crc32c(0, copy + PD_BATCH_BODY, length - PD_BATCH_BODY);
             memcpy(copy, "PDB1", 4);

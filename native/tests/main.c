@@ -20,6 +20,8 @@ void test_start(void);
 void test_letters(void);
 void test_consumer(void);
 void test_wire(void);
+void test_plain(void);
+void test_live(void);
 void test_engine(void);
 void test_threads(void);
 
@@ -31,7 +33,8 @@ static const struct {
     {"rate", test_rate},         {"bitmap", test_bitmap},   {"erasure", test_erasure},     {"limits", test_limits},
     {"log", test_log},           {"full", test_full},       {"journal", test_journal},     {"consumer", test_consumer},
     {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},       {"threads", test_threads},
-    {"start", test_start},       {"letters", test_letters}, {"retention", test_retention},
+    {"start", test_start},       {"letters", test_letters}, {"retention", test_retention}, {"plain", test_plain},
+    {"live", test_live},
 };
 
 int main(int count, char **arguments)

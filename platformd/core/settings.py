@@ -176,6 +176,33 @@ class QueueSettings(_Section, frozen=True, kw_only=True):
     """Bytes of batches waiting for the disk. Over it: ingest waits, which holds producers back."""
     max_waiting_fetches: int = 4096
     """Long polls waiting for records. Over it: refused."""
+    push_durability: Literal["memory", "os", "fsync"] = "os"
+    """What a record from the push socket waits for until consumers see it. Senders never hear of it."""
+    push_buffer: Size = "1MiB"
+    """Bytes of messages of the push socket waiting for the log. Over it: none are received, and senders wait."""
+    live_buffer: Size = "8MiB"
+    """The newest records, kept for all subscribers of the live socket together. Over it: the oldest are lost to those
+    that have not taken them, and counted. A larger record is not published."""
+    live_subscribers: int = 256
+    """Connections to the live socket. Over it: refused."""
+    live_timeout: Duration = "60s"
+    """How long a subscriber of the live socket may take nothing of what is sent before it is disconnected."""
+    listen_ingest: tuple[str, ...] = ()
+    """TCP addresses of the ingest socket, beside its Unix socket: ``tcp://HOST:PORT`` on loopback addresses only,
+    ``tls+tcp://HOST:PORT`` with a certificate; where it is not loopback, clients need one of ``client_ca_file``."""
+    listen_fetch: tuple[str, ...] = ()
+    """The same of the fetch socket."""
+    listen_push: tuple[str, ...] = ()
+    """The same of the push socket."""
+    listen_live: tuple[str, ...] = ()
+    """The same of the live socket."""
+    cert_file: str = ""
+    """PEM file of the certificate for ``tls+tcp`` addresses, with its chain."""
+    key_file: str = ""
+    """PEM file of the key of ``cert_file``."""
+    client_ca_file: str = ""
+    """PEM file of the authorities whose clients may connect with TLS; who has no certificate of theirs may not. Empty:
+    anybody may, on loopback addresses."""
 
 
 class NatsSettings(_Section, frozen=True, kw_only=True):

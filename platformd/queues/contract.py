@@ -385,5 +385,5 @@ class Streams(Protocol):
     @property
     def addresses(self) -> dict[str, str]:
         """The nng addresses for programs outside: ``ingest``, ``fetch`` and, where the engine has them, ``push`` and
-        ``live``."""
+        ``live``; for those with TCP addresses also ``push-tcp``, ``push-tls`` and so on."""
         ...

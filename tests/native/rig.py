@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import select
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,15 @@ OPTIONS = {
     "max_streams": 4,
     "max_consumers": 4,
     "max_waiting_fetches": 2,
+}
+SOCKETS = ("ingest", "fetch", "push", "live")
+"""In the order of ``enum pd_socket``."""
+BROKER_OPTIONS = {
+    "push_buffer": 1 << 16,
+    "push_durability": 1,
+    "live_subscribers": 4,
+    "live_buffer": 1 << 20,
+    "live_timeout_ms": 60_000,
 }
 
 
@@ -112,7 +122,8 @@ class Rig:
     """An engine with its broker on sockets in ``directory``."""
 
     def __init__(self, directory: Path, **options: int) -> None:
-        self.urls = {name: f"ipc://{directory}/{name}" for name in ("ingest", "fetch")}
+        self.urls = {name: f"ipc://{directory}/{name}" for name in SOCKETS}
+        self.broker_options = BROKER_OPTIONS | {key: options.pop(key) for key in BROKER_OPTIONS if key in options}
         self.error = ffi.new("pd_error *")
         engine, event_fd = ffi.new("pd_engine **"), ffi.new("int *")
         made = ffi.new("pd_options *", OPTIONS | options)
@@ -130,9 +141,10 @@ class Rig:
             pointer = pynng.ffi.addressof(pynng.lib, ffi.string(names[len(addresses)]).decode())
             addresses.append(ffi.cast("void *", int(pynng.ffi.cast("uintptr_t", pointer))))
         functions = ffi.new("void *[]", [*addresses, ffi.NULL])
-        self.check(
-            lib.pd_broker_start(self.engine, functions, *(url.encode() for url in self.urls.values()), self.error)
-        )
+        urls = [ffi.new("char[]", url.encode()) for url in self.urls.values()]
+        listens = ffi.new("pd_listen[]", [{"socket": i, "url": url} for i, url in enumerate(urls)])
+        made = ffi.new("pd_broker_options *", self.broker_options)
+        self.check(lib.pd_broker_start(self.engine, functions, listens, len(urls), made, self.error))
 
     def stream(self, name: str, *subjects: str) -> None:
         """Open a stream without limits that remembers ids for long."""
@@ -154,6 +166,19 @@ class Rig:
         info = ffi.new("pd_consumer_info *")
         self.check(lib.pd_consumer_info_get(self.engine, stream.encode(), consumer.encode(), info, self.error))
         return info
+
+    def sockets(self) -> Any:
+        """What push and live did: pd_socket_statistics."""
+        statistics = ffi.new("pd_socket_statistics *")
+        lib.pd_broker_statistics(self.engine, statistics)
+        return statistics
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return when something is so, of which nobody tells; fail after ten seconds."""
+        until = time.monotonic() + 10
+        while not holds():
+            assert time.monotonic() < until
+            select.select([], [], [], 0.001)
 
     def wait_until_parked(self, stream: str, consumer: str, fetches: int) -> None:
         """Return when so many fetches wait at the consumer; there is nothing to be told by, so look often."""

@@ -19,9 +19,9 @@ BUILD = NATIVE / "build" / "tests"
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{SOURCES}"]
 GROUPS = [
     *("crc32c", "batch", "subject", "dedup", "rate", "bitmap", "log", "recovery", "erasure", "full", "journal"),
-    *("start", "letters", "consumer", "limits", "retention", "wire", "engine"),
+    *("start", "letters", "consumer", "limits", "retention", "wire", "plain", "live", "engine"),
 ]
-FUZZED = ["batch", "base", "crc32c", "subject", "wire"]
+FUZZED = ["batch", "base", "crc32c", "plain", "subject", "wire"]
 """What the fuzz target needs of the engine."""
 
 
@@ -116,11 +116,12 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "raw").write_bytes(b"\0" + valid)
     (folder / "sealed").write_bytes(b"\1" + valid)
     (folder / "request").write_bytes(b"\2" + rig.publish("alerts", [("alerts.ztf", "id", b"payload")]))
+    (folder / "plain").write_bytes(b"\3alerts.ztf\npayload\0a\n\0alerts.ztf\nmore")
     return folder
 
 
 def test_fuzzed_input(seeds: Path) -> None:
-    """Some seconds of mutated batches and requests find nothing that is read beyond its end."""
+    """Some seconds of mutated batches, requests and messages find nothing that is read beyond its end."""
     flags = require("clang", "fuzzer,address,undefined")
     sources = [TESTS / "fuzz_batch.c", *(SOURCES / f"{name}.c" for name in FUZZED)]
     program = build("fuzz", "clang", flags, sources)

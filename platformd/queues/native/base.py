@@ -14,6 +14,7 @@ from platformd.queues.codec import decode_block
 from platformd.queues.contract import Delivery, StreamConfig
 from platformd.queues.native import library
 from platformd.queues.native._native import ffi, lib
+from platformd.queues.native.broker import LossReporter
 from platformd.queues.native.catalogue import Catalogue, StoredConsumer
 from platformd.queues.native.checks import named, no_stream, storage_error
 from platformd.queues.native.completions import Completions
@@ -33,6 +34,7 @@ class NativeBase:
         self._catalogue = catalogue
         self._clock = clock
         self._completions = Completions(engine, event_fd)
+        self._losses = LossReporter(engine, self._completions, clock)
         self._streams: dict[str, StreamConfig] = {}
         self._consumers: dict[str, dict[str, StoredConsumer]] = {}
         self._changing = trio.Lock()
@@ -45,7 +47,8 @@ class NativeBase:
         self.cut_bytes: dict[str, int] = {}
         """Bytes of a torn tail that opening removed, by stream: appends that nobody was told are durable."""
         self.addresses: dict[str, str] = {role: f"ipc://{path}" for role, path in paths.items()}
-        """The nng addresses for programs outside: ``ingest`` and ``fetch``."""
+        """The nng addresses for programs outside: ``ingest``, ``fetch``, ``push`` and ``live``, and with TCP more, such
+        as ``push-tcp`` and ``live-tls``."""
 
     def _raw_info(self, name: str) -> Any:
         info = ffi.new("pd_stream_info *")

@@ -37,7 +37,7 @@ async def open_native(
 
     Args:
         directory: where the streams are kept; made when missing.
-        socket_directory: where ``ingest.sock`` and ``fetch.sock`` are made.
+        socket_directory: where ``ingest.sock``, ``fetch.sock``, ``push.sock`` and ``live.sock`` are made.
         settings: its bounds.
         clock: for records that come without a time.
 
@@ -48,6 +48,7 @@ async def open_native(
     """
     paths = sockets.socket_paths(socket_directory)
     options = library.options(settings)
+    sockets.tcp_listens(settings)  # refuses before anything is made
 
     def begin() -> tuple[Any, int]:
         engine, event_fd = ffi.new("pd_engine **"), ffi.new("int *")
@@ -60,20 +61,19 @@ async def open_native(
         return engine[0], event_fd[0]
 
     def serve() -> None:
-        functions = library.nng_functions()
         try:
             streams.load()
-            call("queues", lib.pd_broker_start, engine, functions, *urls)
+            streams.serve(paths, settings)
             sockets.share(paths)
         except OSError as error:
             raise storage_error(error) from error
 
     engine, event_fd = await trio.to_thread.run_sync(begin)
     streams = NativeStreams(engine, event_fd, Catalogue(directory), clock, paths)
-    urls = [streams.addresses[role].encode() for role in ("ingest", "fetch")]
     streams.start()
     try:
         await trio.to_thread.run_sync(serve)
+        streams.report_losses()
         yield streams
     finally:
         if await streams.stop():

@@ -182,15 +182,20 @@ def nng_functions() -> Any:
     while names[len(addresses)] != ffi.NULL:
         name = ffi.string(names[len(addresses)]).decode()
         try:
-            function = pynng.ffi.addressof(pynng.lib, name)
+            address = pynng_address(pynng.ffi.addressof(pynng.lib, name))
         except AttributeError as error:
             raise Unsupported(
                 f"pynng {pynng.__version__} does not offer {name}, which the queue engine needs",
                 subject="pynng",
                 hint="install the version that platformd asks for: pip install pynng==0.9.0",
             ) from error
-        addresses.append(ffi.cast("void *", int(pynng.ffi.cast("uintptr_t", function))))
+        addresses.append(address)
     return ffi.new("void *[]", [*addresses, ffi.NULL])
+
+
+def pynng_address(pointer: Any) -> Any:
+    """A pointer of pynng's cffi as one of ours, which is another one."""
+    return ffi.cast("void *", int(pynng.ffi.cast("uintptr_t", pointer)))
 
 
 def take_block(block: Any, length: int) -> bytes:

@@ -10,18 +10,21 @@ every question with what is wrong with it; the others go on.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import msgspec
 import trio
 
 from platformd.core.errors import PlatformError
+from platformd.core.settings import QueueSettings
 from platformd.queues.codec.frames import check_name
 from platformd.queues.contract import (
     StreamConfig,
     StreamInfo,
 )
-from platformd.queues.native import library, supported
+from platformd.queues.native import broker, library, supported
 from platformd.queues.native._native import ffi, lib
+from platformd.queues.native.broker import SocketStatistics
 from platformd.queues.native.checks import (
     check_same_retention,
     check_subjects,
@@ -61,6 +64,17 @@ class NativeStreams(NativeConsumers):
         """Begin to take completions."""
         self._completions.start(self._take_advisories)
 
+    def serve(self, paths: dict[str, Path], settings: QueueSettings) -> None:
+        """Open the sockets. Blocks.
+
+        Raises: as ``broker.start``.
+        """
+        self.addresses |= broker.start(self._engine, paths, settings)
+
+    def report_losses(self) -> None:
+        """Begin to say what gets lost at the sockets, in the log and to those who listen to advisories."""
+        self._losses.start(self._advisories.tell)
+
     def load(self) -> None:
         """Open all streams and consumers that are in the catalogue, before anybody is served. Blocks."""
         for name in self._catalogue.streams():
@@ -81,6 +95,7 @@ class NativeStreams(NativeConsumers):
             self._stopping = True
             if self._busy:
                 await self._idle.wait()
+            await self._losses.stop()
             await trio.to_thread.run_sync(lib.pd_engine_stop, self._engine, abandon_on_cancel=True)
             await self._completions.stop()
             return True
@@ -167,6 +182,11 @@ class NativeStreams(NativeConsumers):
         """
         config = self._stream_config(name)
         return library.stream_info(name, config, self._raw_info(name))
+
+    def socket_statistics(self) -> SocketStatistics:
+        """What the sockets for plain nng programs did since the engine was opened."""
+        self._check_open()
+        return broker.statistics(self._engine)
 
     def statistics(self) -> QueueStatistics:
         """Counters since the engine was opened."""

@@ -1,0 +1,189 @@
+"""The broker's sockets from Python's side: starting them, what they did, and saying it when something goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from platformd.core.clock import Clock
+from platformd.core.errors import InvalidInput
+from platformd.core.quantities import seconds, size_bytes
+from platformd.core.settings import QueueSettings
+from platformd.queues.codec.frames import durability_code
+from platformd.queues.contract import Advisory
+from platformd.queues.native import library, sockets
+from platformd.queues.native._native import ffi, lib
+from platformd.queues.native.completions import Completions
+from platformd.queues.native.library import U32, call, whole
+from platformd.queues.native.sockets import ROLES, Listen
+
+REPORT_SECONDS = 10.0
+"""The least time between two lines in the log about the same sockets."""
+LEAST_BUFFER = 4096
+
+log = logging.getLogger("platformd.queues")
+
+
+class SocketStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``push`` and ``live`` did since the engine was opened; see ``pd_socket_statistics``."""
+
+    push_messages: int
+    """Messages received."""
+    push_records: int
+    """Records of them that were stored."""
+    push_invalid: int
+    """Messages that could not be read, or whose subject is none."""
+    push_not_captured: int
+    """Records on subjects that no stream captures."""
+    push_too_large: int
+    """Records over ``queues.max_record``."""
+    push_full: int
+    """Records for which the stream or the disk had no room."""
+    push_failed: int
+    """Records that were not stored for another reason."""
+    push_refusal: str
+    """Why the last record was not stored."""
+    live_subscribers: int
+    """Connections now."""
+    live_refused: int
+    """Connections that were refused: too many, or not a SUB socket."""
+    live_timeouts: int
+    """Subscribers that were disconnected, because they took nothing for ``queues.live_timeout``."""
+    live_records: int
+    """Records that were published."""
+    live_sent: int
+    """Records that were sent, for each subscriber."""
+    live_dropped: int
+    """Records that were not sent, because a subscriber was too slow, for each."""
+
+    @property
+    def push_refused(self) -> int:
+        """All that push did not store."""
+        return self.push_invalid + self.push_not_captured + self.push_too_large + self.push_full + self.push_failed
+
+
+def options(settings: QueueSettings) -> Any:
+    """The settings as ``pd_broker_options``.
+
+    Raises:
+        InvalidInput: a size, a number or a time is not one.
+    """
+    timeout = seconds(settings.live_timeout)
+    if not 0.001 <= timeout <= 86400:
+        raise InvalidInput(f"{settings.live_timeout} is not between 1ms and 24h", subject="queues.live_timeout")
+    return ffi.new(
+        "pd_broker_options *",
+        {
+            "push_buffer": max(size_bytes(settings.push_buffer), LEAST_BUFFER),
+            "push_durability": durability_code(settings.push_durability),
+            "live_subscribers": whole("queues.live_subscribers", settings.live_subscribers, U32),
+            "live_buffer": max(size_bytes(settings.live_buffer), LEAST_BUFFER),
+            "live_timeout_ms": round(timeout * 1000),
+        },
+    )
+
+
+def start(engine: Any, paths: dict[str, Path], settings: QueueSettings) -> dict[str, str]:
+    """Open the sockets; what to add to ``Streams.addresses``. Blocks.
+
+    Raises:
+        InvalidInput: a setting is not valid.
+        PlatformError: an address cannot be had.
+    """
+    functions = library.nng_functions()
+    made = options(settings)
+    tcp = sockets.tcp_listens(settings)
+    config = sockets.tls_config(settings)
+    urls = [ffi.new("char[]", f"ipc://{path}".encode()) for path in paths.values()]
+    urls += [ffi.new("char[]", listen.url.encode()) for listen in tcp]
+    listens = ffi.new("pd_listen[]", len(urls))
+    for i, role in enumerate([*paths, *(listen.role for listen in tcp)]):
+        listens[i].socket, listens[i].url = ROLES.index(role), urls[i]
+    for i, listen in enumerate(tcp, len(paths)):
+        if listen.scheme == "tls+tcp" and config is not None:  # nng keeps it for as long as it needs it
+            listens[i].tls = library.pynng_address(config._tls_config)  # noqa: SLF001
+    call("queues", lib.pd_broker_start, engine, functions, listens, len(urls), made)
+    return _addresses(tcp, [listens[i].port for i in range(len(paths), len(urls))])
+
+
+def _addresses(tcp: tuple[Listen, ...], ports: list[int]) -> dict[str, str]:
+    """The second address of one socket and scheme is called ``push-tcp-2``."""
+    found: dict[str, str] = {}
+    for listen, port in zip(tcp, ports, strict=True):
+        same = sum(other.startswith(listen.name) for other in found)
+        name = f"{listen.name}-{same + 1}" if same else listen.name
+        found[name] = f"{listen.scheme}://{listen.host}:{port}"
+    return found
+
+
+def statistics(engine: Any) -> SocketStatistics:
+    """What the sockets did so far."""
+    raw = ffi.new("pd_socket_statistics *")
+    lib.pd_broker_statistics(engine, raw)
+    counts = {name: getattr(raw, name) for name in SocketStatistics.__struct_fields__ if name != "push_refusal"}
+    return SocketStatistics(**counts, push_refusal=ffi.string(raw.push_refusal).decode(errors="replace"))
+
+
+class LossReporter:
+    """Writes a line into the log when records get lost at the sockets, at most every ``REPORT_SECONDS``.
+
+    A system task, as ``Completions`` is: what happens while everything around is being cancelled is told, too.
+    """
+
+    def __init__(self, engine: Any, completions: Completions, clock: Clock) -> None:
+        self._engine = engine
+        self._completions = completions
+        self._clock = clock
+        self._scope = trio.CancelScope()
+        self._ended: trio.Event | None = None
+
+    def start(self, tell: Callable[[Advisory], None]) -> None:
+        """Begin, and ``tell`` of what live dropped; the broker was started."""
+        self._ended = trio.Event()
+        trio.lowlevel.spawn_system_task(self._run, self._ended, tell)
+
+    async def stop(self) -> None:
+        """End; the engine is still there."""
+        self._scope.cancel()
+        if self._ended is not None:
+            await self._ended.wait()
+
+    async def _run(self, ended: trio.Event, tell: Callable[[Advisory], None]) -> None:
+        before = statistics(self._engine)
+        try:
+            with self._scope:
+                while True:
+                    token = self._completions.token()
+                    call("queues", lib.pd_broker_watch, self._engine, token)
+                    await self._completions.wait(token)
+                    now = statistics(self._engine)
+                    for socket, line in losses(before, now).items():
+                        log.warning("%s: %s", socket, line)
+                        if socket == "live":
+                            time_ns = self._clock.time_ns()
+                            tell(Advisory(kind="live_dropped", stream="", time_ns=time_ns, detail=line))
+                    before = now
+                    await trio.sleep(REPORT_SECONDS)
+        finally:
+            ended.set()
+
+
+def losses(before: SocketStatistics, now: SocketStatistics) -> dict[str, str]:
+    """What got lost between two times: a sentence for each socket where something did."""
+    lines: dict[str, str] = {}
+    refused = now.push_refused - before.push_refused
+    if refused:
+        reasons = ("invalid", "not_captured", "too_large", "full", "failed")
+        counts = {reason: getattr(now, f"push_{reason}") - getattr(before, f"push_{reason}") for reason in reasons}
+        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items() if count)
+        lines["push"] = f"records that were sent there were not stored ({why}); the last because {now.push_refusal}"
+    dropped, timeouts = now.live_dropped - before.live_dropped, now.live_timeouts - before.live_timeouts
+    if dropped or timeouts:
+        gone = f"; {timeouts} that took nothing were disconnected" if timeouts else ""
+        lines["live"] = f"{dropped} records did not reach subscribers that were too slow{gone}"
+    return lines
