@@ -4,6 +4,7 @@ Puts of 256 B on 10,000 keys, each durable when it returns, by one task and by 6
 a put to the arrival of its event at a watch; then much of everything (``coordination_scale``). Beside them, in the
 same run on the same disk, what the device itself takes to make 4 KiB durable: a single put cannot be faster than
 that, and only group commit can beat its rate; and what the barest group commit in Python does (``store_ceiling``).
+A daemon over its socket beside etcd comes first (``coordination_peers``, which can be measured alone).
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from platformd.coordination.contract import Put, Store
 from platformd.coordination.sqlite import open_sqlite
 from platformd.core.clock import SystemClock
 from platformd.core.settings import StoreSettings
+from tests.bench.coordination_peers import figures as peers
 from tests.bench.coordination_scale import growth, leases, watchers
-from tests.bench.harness import Figure, at_least, at_most, fdatasync_ms, percentile, run, scratch
+from tests.bench.harness import Figure, Skipped, at_least, at_most, fdatasync_ms, percentile, run, scratch
 from tests.bench.store_ceiling import ceiling
 
 KEYS = 10_000
@@ -143,8 +145,9 @@ async def measure(directory: Path, quick: bool) -> list[Figure]:
     return rows
 
 
-def figures(quick: bool) -> Iterator[Figure]:
+def figures(quick: bool) -> Iterator[Figure | Skipped]:
     """Measure in a directory that is gone afterwards."""
+    yield from peers(quick)
     with scratch() as directory:
         for part in (measure, watchers, growth, leases):
             yield from trio.run(part, Path(directory), quick)

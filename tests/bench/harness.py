@@ -72,6 +72,17 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+    """A row for what could not be measured here."""
+
+    name: str
+    reason: str
+
+    def row(self) -> dict[str, object]:
+        """The row as a document."""
+        return {"name": self.name, "value": None, "skipped": self.reason}
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
@@ -107,7 +118,7 @@ def scratch() -> TemporaryDirectory[str]:
     return TemporaryDirectory(prefix="platformd-bench", dir=os.environ.get("PLATFORMD_BENCH_DIR", "/var/tmp"))
 
 
-def run(figures: Callable[[bool], Iterable[Figure]], argv: Sequence[str] | None = None) -> None:
+def run(figures: Callable[[bool], Iterable[Figure | Skipped]], argv: Sequence[str] | None = None) -> None:
     """Measure and print: a table, each row as soon as it is there, or with ``--json`` one document."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a few seconds, for a look; figures are less steady")
@@ -121,6 +132,9 @@ def run(figures: Callable[[bool], Iterable[Figure]], argv: Sequence[str] | None 
         return
     sys.stdout.write(f"{_machine()}\n{'figure':44} {'value':>10} {'unit':6} {'ratio':>7}  peer / aim\n")
     for figure in figures(options.quick):
+        if isinstance(figure, Skipped):
+            sys.stdout.write(f"{figure.name:44} {'skipped':>10}  {figure.reason}\n")
+            continue
         row = figure.row()
         beside = f"{row['peer']}: {row['peer_value']:g}" if row["peer"] else ""
         aim = f"aim {row['aim']}: {'met' if row['met'] else 'NOT MET'}" if row["aim"] else ""

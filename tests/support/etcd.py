@@ -192,9 +192,11 @@ class Cluster:
 
 
 @contextmanager
-def etcd_cluster(members: int = 1, *, scheme: str = "http", arguments: Sequence[str] = ()) -> Iterator[Cluster]:
-    """A cluster that serves, and is gone with its data afterwards."""
-    directory = Path(tempfile.mkdtemp(prefix="pd-etcd"))
+def etcd_cluster(
+    members: int = 1, *, scheme: str = "http", arguments: Sequence[str] = (), where: Path | None = None
+) -> Iterator[Cluster]:
+    """A cluster that serves, and is gone with its data afterwards. ``where``: the directory, and so the disk."""
+    directory = Path(tempfile.mkdtemp(prefix="pd-etcd", dir=where))
     cluster = None
     try:
         for _ in range(_ATTEMPTS):
