@@ -11,6 +11,7 @@ from itertools import count
 
 import pytest
 
+from platformd.core.errors import PreconditionFailed
 from platformd.core.processes import own_module
 from tests.support.daemon import DaemonProcess, environment, short_directory
 
@@ -98,6 +99,58 @@ def test_purging_needs_to_be_told_what(cli: Cli, name: str) -> None:
         ran = cli("stream", "purge", name, *words)
         assert (ran.code, "which records?" in ran.err) == (2, True)
     assert cli("stream", "peek", name, "-o", "raw").out == "x\n"
+
+
+def test_records_are_removed_for_good(cli: Cli, name: str) -> None:
+    """By subject, before a sequence, or all but the newest; a subscription is told what it does not get."""
+    cli("publish", f"{name}.a", "{{n}}", "--count", "6")
+    cli("publish", f"{name}.b", "b")
+    assert cli("stream", "purge", name, "--subject", f"{name}.b").out == f"stream/{name} 1 records removed\n"
+    assert cli("stream", "purge", name, "--before", "3", "-o", "json").json() == {"stream": name, "removed": 2}
+    assert cli("stream", "purge", name, "--keep", "2").out == f"stream/{name} 2 records removed\n"
+    ran = cli("subscribe", f"{name}.a", "--from", "all", "--count", "2", "-o", "raw")
+    assert ran.out == "5\n6\n"
+    assert ran.err == f"4 records of stream {name} did not come: they were removed before (4 in all)\n"
+    assert cli("stream", "purge", name, "--all").code == 0
+    assert cli("stream", "peek", name).out == ""
+    assert cli("publish", f"{name}.a", "x").out == f"stream/{name} 1 published (sequence 8)\n"
+
+
+def test_a_work_queue(cli: Cli, daemon: DaemonProcess) -> None:
+    """With --retention work_queue what is acknowledged is gone, and filters that overlap are refused in the engine's
+    words."""
+    cli("stream", "create", "work", "--subject", "work", "--retention", "work_queue", "--max-records-per-subject", "9")
+    cli("publish", "work", "{{n}}", "--count", "3")
+    assert cli("consume", "work", "--consumer", "c", "--count", "2", "-o", "raw").out == "1\n2\n"
+    assert cli("consumer", "create", "work", "d").code == 5
+    info = cli("stream", "info", "work", "-o", "json").json()
+    assert (info["config"]["retention"], info["config"]["max_records_per_subject"]) == ("work_queue", 9)
+    assert cli("stream", "delete", "work").code == 0
+
+
+def test_without_a_queue_socket(name: str, daemon: DaemonProcess) -> None:
+    """All of it over HTTP alone, on the real engine: publish, look, fetch, acknowledge, move, and be refused."""
+    with daemon.client as client:
+        path = f"/v1/streams/{name}"
+        lines = b"".join(json.dumps({"json": {"n": n}, "msg_id": str(n)}).encode() + b"\n" for n in range(5))
+        batch = f"{path}/messages/batch"
+        lines_of = {"query": {"subject": f"{name}.a"}, "body": lines, "content_type": "application/x-ndjson"}
+        assert client.request("POST", batch, **lines_of).json()["appended"] == 5  # type: ignore[arg-type]
+        assert client.request("POST", batch, **lines_of).json()["duplicates"] == [0, 1, 2, 3, 4]  # type: ignore[arg-type]
+        expecting = {"subject": f"{name}.a", "expect_last_sequence": "4"}
+        with pytest.raises(PreconditionFailed):
+            client.request("POST", f"{path}/messages", query=expecting, body=b"x")
+        consumer = f"{path}/consumers/c"
+        client.request("PUT", consumer, json={"ack_wait": 60.0})
+        first = client.request("POST", f"{consumer}/fetch", query={"max_records": "3", "wait": "5s"}).json()["items"]
+        assert [(i["sequence"], i["text"]) for i in first] == [(1, '{"n":0}'), (2, '{"n":1}'), (3, '{"n":2}')]
+        said = {"sequences": [1, 2], "acks": [{"sequence": 3, "kind": "nak"}]}
+        assert client.request("POST", f"{consumer}/ack", json=said).json() == {"known": 3}
+        again = client.request("POST", f"{consumer}/fetch").json()["items"]
+        assert sorted((i["sequence"], i["deliveries"]) for i in again) == [(3, 2), (4, 1), (5, 1)]
+        moved = client.request("POST", f"{consumer}/seek", json={"policy": "last"}).json()
+        assert (moved["pending"], moved["ack_pending"]) == (1, 0)
+        assert client.request("POST", f"{path}/purge", json={"keep": 1}).json()["removed"] == 4
 
 
 def test_the_life_of_a_consumer(cli: Cli, name: str) -> None:

@@ -107,7 +107,8 @@ def _facts(name: str, found: dict[str, Any]) -> dict[str, Any]:
     epilog=examples(
         "platformd stream create alerts --subject 'alerts.>'",
         "platformd stream create logs --subject 'logs.*' --max-age 2d --max-bytes 1GiB",
-        "platformd stream create work --subject work --max-records 10000 --discard new",
+        "platformd stream create work --subject work --retention work_queue --max-records 10000 --discard new",
+        "platformd stream create state --subject 'state.*' --max-records-per-subject 1",
         "platformd stream create audit --subject 'audit.>' --set description='who did what'",
     )
 )
@@ -118,9 +119,15 @@ def _facts(name: str, found: dict[str, Any]) -> dict[str, Any]:
 @click.option("--max-age", metavar="DURATION", help="Records older than this go.")
 @click.option("--max-bytes", metavar="SIZE", help="The oldest records go when there are more bytes.")
 @click.option("--max-records", type=click.IntRange(min=0), metavar="N", help="The same for records.")
+@click.option("--max-records-per-subject", type=click.IntRange(min=0), metavar="N", help="The same for each subject.")
 @click.option("--max-record-bytes", metavar="SIZE", help="A larger record is refused.")
 @click.option(
     "--discard", type=click.Choice(("old", "new")), help="At a limit: the oldest go, or publishing is refused."
+)
+@click.option(
+    "--retention",
+    type=click.Choice(("limits", "interest", "work_queue")),
+    help="When records go: at the limits, or also when all consumers, or the one, are done with them.",
 )
 @click.option("--duplicate-window", metavar="DURATION", help="How long a record's id is remembered (0: never).")
 @click.option("--description", metavar="TEXT", help="What it is for.")
