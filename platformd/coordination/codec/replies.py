@@ -283,9 +283,7 @@ def _result(result: WirePutResult | WireDeleteResult | WireGetResult) -> PutResu
 
 
 def _event(event: WireEvent) -> Event:
-    return Event(
-        type="delete" if event.is_delete else "put", kv=_fact(event.kv), previous=_maybe(event.previous)
-    )
+    return Event(type="delete" if event.is_delete else "put", kv=_fact(event.kv), previous=_maybe(event.previous))
 
 
 def error_of(problem: dict[str, Any]) -> PlatformError:

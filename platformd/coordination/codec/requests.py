@@ -242,9 +242,7 @@ def wire_operation(operation: Operation) -> tuple[Any, ...]:
     return (frames.DELETE if isinstance(operation, Delete) else frames.READ, operation.key, operation.end)
 
 
-def wire_txn(
-    compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
-) -> tuple[Any, ...]:
+def wire_txn(compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]) -> tuple[Any, ...]:
     """What of a transaction comes after its id."""
     return (
         [wire_compare(compare) for compare in compares],
