@@ -132,7 +132,7 @@ static void measure_fetch(double seconds)
         const uint8_t *at = block + 16; /* the head and one subject */
         for (uint32_t i = 0; i < got; i++, at += 24 + PD_RECORD_HEADER + PAYLOAD)
             memcpy(&acks[i].sequence, at, sizeof acks[i].sequence);
-        pd_consumer_ack(engine, "bench", "c", acks, got, &known, &error);
+        pd_consumer_ack(engine, "bench", "c", acks, got, NULL, 0, &known, &error);
         if (known != got)
             exit(1);
         pd_block_free(block);

@@ -80,7 +80,8 @@ void pd_outstanding_note(struct pd_outstanding *out, uint64_t sequence)
 
 void pd_outstanding_remove(struct pd_outstanding *out, struct pd_out *entry)
 {
-    pd_outstanding_note(out, entry->sequence);
+    if (out->notes)
+        pd_outstanding_note(out, entry->sequence);
     pd_outstanding_set(out, entry, PD_OUT_GONE);
     out->live--;
     while (out->start < out->end && out->entries[out->start].state == PD_OUT_GONE)
