@@ -47,7 +47,7 @@ PAGE: Final = 256
 SKIPPED_BEFORE_BOOKMARK: Final = 1024
 """Sequences without a record for this reader after which it is told how far it is."""
 LOOK_FIRST: Final = 0.002
-LOOK_LAST: Final = 0.1
+LOOK_LAST: Final = 0.2
 """Seconds between looks at a log that has nothing new: at first, and when it is quiet."""
 
 

@@ -31,7 +31,7 @@ class Log:
         self.waiting = self.most_waiting = 0
         self.fail_after: int | None = None
         self.acked: list[int] = []
-        self.others: list[tuple[str, int, float]] = []
+        self.others: list[tuple[str, int, float | str]] = []
         self.fetches: list[tuple[str, str, int, float]] = []
         self.on_empty: Callable[[], None] = lambda: None
 
@@ -92,8 +92,8 @@ class Log:
         self.others += [("nak", d.sequence, delay) for d in deliveries]
         return len(self.others)
 
-    def term(self, deliveries: Iterable[Delivery]) -> int:
-        self.others += [("term", d.sequence, 0.0) for d in deliveries]
+    def term(self, deliveries: Iterable[Delivery], reason: str) -> int:
+        self.others += [("term", d.sequence, reason) for d in deliveries]
         return len(self.others)
 
     def __enter__(self) -> Log:

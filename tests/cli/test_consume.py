@@ -185,7 +185,10 @@ def test_records_in_the_form_that_is_asked_for(cli: Cli, log: Log) -> None:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [(("--nak", "1m"), [("nak", 1, 60.0), ("nak", 2, 60.0)]), (("--term",), [("term", 1, 0.0), ("term", 2, 0.0)])],
+    [
+        (("--nak", "1m"), [("nak", 1, 60.0), ("nak", 2, 60.0)]),
+        (("--term", "--reason", "bad"), [("term", 1, "bad"), ("term", 2, "bad")]),
+    ],
 )
 def test_records_can_be_given_back_or_up(cli: Cli, log: Log, words: tuple[str, ...], expected: list[Any]) -> None:
     """--nak and --term say something else than that records are done."""

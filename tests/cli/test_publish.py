@@ -115,6 +115,7 @@ def test_a_failure_of_the_first_batch_says_no_more(cli: Cli, log: Log) -> None:
         ("consume alerts --nak 5s", "--nak: is about a durable consumer"),
         ("consume alerts --consumer c --nak soon", "'soon' is not a duration"),
         ("consume alerts --consumer c --nak 5s --term", "--nak and --term: exclude each other"),
+        ("consume alerts --consumer c --reason x", "--reason: says why records are given up"),
         ("consume alerts --format {{nope}}", "--format: {{nope}} is not known"),
     ],
 )

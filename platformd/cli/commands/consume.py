@@ -73,6 +73,7 @@ WAIT_SECONDS: Final = 0.5
 )
 @click.option("--nak", metavar="DELAY", help="Instead of acknowledging, have them delivered again after this (0, 30s).")
 @click.option("--term", is_flag=True, help="Instead of acknowledging, have them never delivered again.")
+@click.option("--reason", default="", metavar="TEXT", help="With --term: why, for the dead letter.")
 @click.option(
     "--format",
     "form",
@@ -100,6 +101,7 @@ def command(
     ack: bool,
     nak: str | None,
     term: bool,
+    reason: str,
     form: str | None,
     delimiter: str,
     tenant: str,
@@ -116,7 +118,7 @@ def command(
     place = _Place(session, stream, tenant)
     address = queue_address(session, "fetch")
     config = _config(subject, start)
-    said = _said(ack=ack, nak=nak, term=term, named=consumer is not None)
+    said = _said(ack=ack, nak=nak, term=term, reason=reason, named=consumer is not None)
     reading = Reading(
         write=_written(writer(output, delimiter=delimiter, form=form), stream, Seen.of_delivery),
         said=said,
@@ -187,7 +189,7 @@ def _written(
     return lambda deliveries: writer.write([seen(delivery, stream) for delivery in deliveries])
 
 
-def _said(*, ack: bool, nak: str | None, term: bool, named: bool) -> Said | None:
+def _said(*, ack: bool, nak: str | None, term: bool, reason: str, named: bool) -> Said | None:
     from platformd.core.errors import InvalidInput
 
     options = ["--no-ack"] * (not ack) + ["--nak"] * (nak is not None) + ["--term"] * term
@@ -195,11 +197,13 @@ def _said(*, ack: bool, nak: str | None, term: bool, named: bool) -> Said | None
         raise InvalidInput("exclude each other", subject=" and ".join(options))
     if options and options != ["--no-ack"] and not named:
         raise InvalidInput("is about a durable consumer", subject=options[0], hint="name it with --consumer")
+    if reason and not term:
+        raise InvalidInput("says why records are given up", subject="--reason", hint="give --term as well")
     if nak is not None:
         delay = _seconds(nak)
         return lambda consumer, deliveries: consumer.nak(deliveries, delay)
     if term:
-        return lambda consumer, deliveries: consumer.term(deliveries)
+        return lambda consumer, deliveries: consumer.term(deliveries, reason)
     return (lambda consumer, deliveries: consumer.ack(deliveries)) if ack else None
 
 
