@@ -113,7 +113,7 @@ async def test_a_full_subject_that_discards_new(streams):
     """With ``discard: new`` a batch that has one record too many of a subject is refused whole."""
     await streams.put_stream("s", StreamConfig(subjects=("a.>",), max_records_per_subject=2, discard="new"))
     await streams.publish(records("1", "2", subject="a.x"))
-    with pytest.raises(LimitReached, match=r"a\.x"):
+    with pytest.raises(LimitReached, match=r"per subject|on a\.x"):
         await streams.publish(records("y", subject="a.y") + records("3", subject="a.x"))
     assert (await streams.publish(records("y", subject="a.y"))).first_sequence == 3
 
@@ -123,7 +123,7 @@ async def test_the_last_sequence_of_a_subject_can_be_expected(engine):
     async with engine.open() as streams:
         await streams.put_stream("s", StreamConfig(subjects=("a.>",)))
         await streams.publish(records("1", subject="a.x"), expect_last_subject_sequence=0)
-        with pytest.raises(PreconditionFailed, match=r"a\.x"):
+        with pytest.raises(PreconditionFailed, match="last sequence"):
             await streams.publish(records("2", subject="a.x"), expect_last_subject_sequence=0)
         await streams.publish(records("y", subject="a.y"), expect_last_subject_sequence=0)
         await streams.publish(records("2", subject="a.x"), expect_last_subject_sequence=1)
