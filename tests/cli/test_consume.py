@@ -69,6 +69,7 @@ def test_a_reader_without_a_name_leaves_no_consumer(cli: Cli, api: FakeApi, log:
     assert made.path.startswith("/v1/streams/alerts/consumers/cli-")
     assert json.loads(made.body) == {
         "filter_subject": "alerts.*", "deliver_policy": "by_sequence", "start_sequence": 42, "ack_policy": "none",
+        "inactive_after": 3600.0,
     }  # fmt: skip
     assert (api.seen[-1].method, api.seen[-1].path, api.consumers) == ("DELETE", made.path, {})
     assert (log.acked, log.options["address"]) == ([], "ipc:///f")

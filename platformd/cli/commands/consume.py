@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_FETCH: Final = 256
 """Records that are asked for at once, when nobody says."""
+FORGOTTEN: Final = 3600.0
+"""Seconds without a fetch after which the daemon removes a consumer that nobody named: when we could not."""
 WAIT_SECONDS: Final = 0.5
 """How long one fetch waits for records when following. Ctrl-C is noticed between fetches."""
 
@@ -236,7 +238,9 @@ def _cursor(place: _Place, name: str | None, config: dict[str, Any], *, asked_su
         return
     name = f"cli-{os.urandom(6).hex()}"
     send, stream, tenant = place.session.client.send, place.stream, place.tenant
-    send(control.put_consumer(stream, name, config | {"ack_policy": "none"}, tenant=tenant)).check()
+    send(
+        control.put_consumer(stream, name, config | {"ack_policy": "none", "inactive_after": FORGOTTEN}, tenant=tenant)
+    ).check()
     try:
         yield _Cursor(name, explicit=False)
     finally:
