@@ -60,7 +60,7 @@ async def test_consumers_of_a_work_queue_share_no_record(streams):
     """Filters that overlap, and one that would begin anywhere but at all, are refused."""
     await streams.put_stream("s", QUEUE)
     await streams.put_consumer("s", "x", X)
-    with pytest.raises(Conflict, match="work ?queue"):
+    with pytest.raises(Conflict, match=r"work ?queue"):
         await streams.put_consumer("s", "all", ConsumerConfig(filter_subject="a.>"))
     with pytest.raises(PlatformError, match="all"):
         await streams.put_consumer("s", "new", ConsumerConfig(filter_subject="a.y", deliver_policy="new"))
