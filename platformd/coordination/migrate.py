@@ -68,6 +68,9 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """Leases that have another id there: old to new."""
 
 
+Source = contextlib.AbstractAsyncContextManager[Store]
+"""A store that is open as long as the block."""
+
 Progress = Callable[[int, int], None]
 """Told how many keys are done, and how many there are."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,7 @@ import click
 from platformd.cli.options import Session, connection_options, examples, output_option
 
 if TYPE_CHECKING:
-    from platformd.coordination.contract import Store
-    from platformd.coordination.migrate import Migration
+    from platformd.coordination.migrate import Migration, Source
 
 
 @click.group(
@@ -103,7 +101,7 @@ def migrate(session: Session, /, output: str, to: str, state_dir: Path | None, d
     settings = {**options, "endpoints": [url.strip() for url in options["endpoints"].split(",") if url.strip()]}
     online = state_dir is None
 
-    async def copy(source: AbstractAsyncContextManager[Store]) -> Migration:
+    async def copy(source: Source) -> Migration:
         async with source as here, migration.open_target(settings) as there:
             with bar("reading" if dry_run else "copying") as progress:
                 return await migration.migrate(here, there, dry_run=dry_run, online=online, progress=progress)
@@ -118,7 +116,7 @@ def migrate(session: Session, /, output: str, to: str, state_dir: Path | None, d
 
 
 @contextlib.contextmanager
-def _source(session: Session, state_dir: Path | None) -> Iterator[AbstractAsyncContextManager[Store]]:
+def _source(session: Session, state_dir: Path | None) -> Iterator[Source]:
     """The store to be copied: a state directory's, or a backup of the running daemon's, which is gone afterwards.
 
     Raises:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +18,7 @@ from platformd.coordination.etcd.keyspace import Bounds, Keyspace
 from platformd.coordination.etcd.messages import Range
 from platformd.coordination.etcd.stream import Lost, Oversize
 from platformd.coordination.etcd.versions import keeps_deletions
+from platformd.core.errors import PlatformError
 
 PAGE_BYTES = 2 * 1024 * 1024
 """How large a part of a long list is meant to be."""
@@ -51,6 +54,7 @@ class Reader:
         self._keyspace = keyspace
         self._anywhere = keyspace.bounds(b"", b"")  # one key, to ask for what does not depend on the key
         self._oldest = 1
+        self._newest = _Shared(self._ask_newest)
 
     async def get(self, key: bytes, revision: int) -> KeyValue | None:
         """See ``Store.get``."""
@@ -59,7 +63,11 @@ class Reader:
         return found.items[0] if found.items else None
 
     async def newest(self) -> int:
-        """The store's revision now."""
+        """The store's revision now. Those who ask at the same time share a read: thousands of watches may begin, or go
+        on after a break."""
+        return await self._newest.ask()
+
+    async def _ask_newest(self) -> int:
         return (await self._range(self._anywhere, count_only=True)).revision
 
     async def count(self, query: Query) -> Listing:
@@ -236,6 +244,51 @@ class Reader:
         finally:
             exchange.close()
         return 0
+
+
+class _Shared:
+    """A question that many have: who asks gets an answer to a question that was put after that, by whomever.
+
+    Args:
+        put: the question.
+    """
+
+    def __init__(self, put: Callable[[], Awaitable[int]]) -> None:
+        self._put = put
+        self._begun = 0
+        """Questions that were put, by number; one is under way at a time."""
+        self._under_way = False
+        self._over = trio.Event()
+        self._answered: tuple[int, int | PlatformError] = 0, 0
+        """The newest question that was answered, and the answer."""
+
+    async def ask(self) -> int:
+        """The answer.
+
+        Raises: what the question raises.
+        """
+        wanted = self._begun + 1
+        while self._answered[0] < wanted:
+            if self._under_way:
+                await self._over.wait()
+            else:
+                await self._put_it()
+        answer = self._answered[1]
+        if isinstance(answer, PlatformError):
+            raise copy.copy(answer) from answer  # one exception object must not be raised in several tasks
+        return answer
+
+    async def _put_it(self) -> None:
+        self._begun += 1
+        number, self._under_way = self._begun, True
+        try:
+            self._answered = number, await self._put()
+        except PlatformError as error:
+            self._answered = number, error
+        finally:  # cancelled, the next one who waits puts it
+            self._under_way = False
+            over, self._over = self._over, trio.Event()
+            over.set()
 
 
 def _mod_revision(kv: KeyValue) -> int:

@@ -1,10 +1,9 @@
-"""Watches that many share: the trunk's rules against a member that does what a test says, then at real ones."""
+"""Watches that many share: the trunk's rules against a member that does what a test says."""
 
 from __future__ import annotations
 
 import collections
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,17 +11,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from platformd.coordination.contract import Compacted, Event, KeyValue, Put, WatchBatch
-from platformd.coordination.etcd import EtcdSettings, EtcdStore, messages, open_etcd, wire
+from platformd.coordination.contract import Compacted, Event, KeyValue, WatchBatch
+from platformd.coordination.etcd import messages, wire
 from platformd.coordination.etcd.feeds import Feed, Feeds, Wanted
 from platformd.coordination.etcd.keyspace import Bounds
 from platformd.coordination.etcd.messages import WatchAnswer
 from platformd.coordination.etcd.stream import Lost, Oversize
-from platformd.core.errors import Forbidden, PlatformError, TooLarge, Unauthorized, Unavailable
-from platformd.core.settings import StoreSettings
-from tests.conformance.store_engines import events_until, put
-from tests.coordination.etcd.test_cluster import asked, quick, until
-from tests.support.etcd import Cluster
+from platformd.core.errors import Forbidden, PlatformError, TooLarge, Unauthorized
 
 LOGIN = "etcdserver: invalid auth token"
 PROGRESS = messages.watch_progress()
@@ -430,132 +425,3 @@ async def test_the_end_of_the_store() -> None:
     assert one.off
     assert feed.ready.is_set()
     assert scene.feeds.join(Listener(), wanted("a"), begin=True) is None
-
-
-# --- at real members -------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def followers(store: EtcdStore, count: int) -> AsyncIterator[list[list[int]]]:
-    """Watchers of one prefix, each with the revisions that it was told."""
-    told: list[list[int]] = [[] for _ in range(count)]
-
-    async def follow(seen: list[int], *, task_status: trio.TaskStatus[None]) -> None:
-        async with store.watch(b"k/", b"k0") as watching:
-            task_status.started()
-            async for batch in watching:
-                seen += [one.kv.mod_revision for one in batch.events]
-
-    async with trio.open_nursery() as nursery:
-        for seen in told:
-            await nursery.start(follow, seen)
-        yield told
-        nursery.cancel_scope.cancel()
-
-
-def exchanges(store: EtcdStore) -> int:
-    """How many exchanges are open on the store's connection."""
-    connection = store._channel._connection
-    return len(connection._streams) if connection is not None else 0
-
-
-async def test_many_watches_are_one_exchange(store: EtcdStore) -> None:
-    """A hundred watches of a prefix and fifty of keys are one exchange of fifty-one watches, and all are told."""
-    async with followers(store, 100) as told, trio.open_nursery() as nursery:
-
-        async def single(number: int, *, task_status: trio.TaskStatus[None]) -> None:
-            key = b"k/%d" % number
-            async with store.watch(key, key + b"\x00") as watching:
-                task_status.started()
-                await events_until(watching, 1 << 62)
-
-        for number in range(50):
-            await nursery.start(single, number)
-        assert exchanges(store) == 1
-        assert len(store._hub.feeds._ids) == 51
-        written = [await put(store, b"k/%d" % number) for number in range(50)]
-        await until(lambda: all(seen == written for seen in told))
-        nursery.cancel_scope.cancel()
-    await until(lambda: exchanges(store) == 0)
-
-
-async def test_all_watchers_move_to_another_member(cluster: Cluster) -> None:
-    """When their member is killed under load, a hundred watchers go on elsewhere, on one exchange, nothing missed."""
-    async with open_etcd(quick(cluster), StoreSettings()) as store, followers(store, 100) as told:
-        written: list[int] = []
-
-        async def write(count: int) -> None:
-            while len(written) < count:
-                try:
-                    written.append((await store.txn([], [Put(b"k/%d" % len(written), b"")])).revision)
-                except PlatformError:
-                    written.append(0)  # it may be there or not
-
-        await write(20)
-        asked(store, cluster).kill()
-        await write(60)
-        known = set(written) - {0}
-        await until(lambda: all(known <= set(seen) for seen in told))
-        assert all(seen == sorted(set(seen)) for seen in told)
-        assert exchanges(store) == 1
-
-
-async def test_list_and_watch_of_many_share_a_watch(store: EtcdStore) -> None:
-    """Watches from the revision of a list, on a busy store, end up on one watch too, and miss nothing."""
-    finished = trio.Event()
-    seen: list[list[int]] = []
-    last = 0
-
-    async def write() -> None:
-        nonlocal last
-        for number in range(200):
-            last = await put(store, b"k/%d" % (number % 7), b"%d" % number)
-        finished.set()
-
-    async def follow() -> None:
-        listed = await store.list(b"k/", b"k0")
-        mine = sorted(kv.mod_revision for kv in listed.items)
-        seen.append(mine)
-        async with store.watch(b"k/", b"k0", start_revision=listed.revision + 1) as watching:
-            position = listed.revision
-            while not finished.is_set() or position < last:
-                batch = await anext(watching)
-                assert batch.revision >= position
-                mine += [one.kv.mod_revision for one in batch.events]
-                position = batch.revision
-            await barrier(watching)
-
-    together, there = trio.Event(), 0
-
-    async def barrier(watching: Any) -> None:
-        nonlocal there
-        there += 1
-        if there == 20:
-            feeds = {watcher._feed for watcher in store._hub._all}
-            assert len(feeds - {None}) == 1
-            together.set()
-        await together.wait()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(write)
-        for _ in range(20):
-            nursery.start_soon(follow)
-            await trio.sleep(0.001)
-    assert all(mine == sorted(mine) and mine[-1] == last for mine in seen)
-
-
-async def test_a_closed_store_tells_its_watchers(settings: EtcdSettings) -> None:
-    """Who waits on a feed when the store is closed is told so."""
-    failed: list[str] = []
-
-    async def follow(store: EtcdStore, *, task_status: trio.TaskStatus[None]) -> None:
-        with pytest.raises(Unavailable) as caught:  # noqa: PT012 - the end of the store ends the block
-            async with store.watch(b"k", None) as watching:
-                task_status.started()
-                await events_until(watching, 1 << 62)
-        failed.append(caught.value.message)
-
-    async with trio.open_nursery() as nursery, open_etcd(settings, StoreSettings()) as store:
-        for _ in range(3):
-            await nursery.start(follow, store)
-    assert failed == ["the store is stopping"] * 3
