@@ -69,7 +69,10 @@ void pd_consumer_give_back(struct pd_consumer *consumer, struct pd_out *entry)
 int pd_acks_check(const struct pd_acks *acks, pd_error *error)
 {
     size_t at = 0;
-    for (uint32_t i = 0; i < acks->count; i++) {
+    unsigned unusual = acks->reasons_length != 0;
+    for (uint32_t i = 0; i < acks->count; i++) /* nearly always there is nothing more to look at */
+        unusual |= acks->acks[i].reason_length | acks->acks[i].kind >> 2;
+    for (uint32_t i = 0; unusual != 0 && i < acks->count; i++) {
         const pd_ack *ack = &acks->acks[i];
         size_t length = ack->reason_length;
         if (ack->kind > PD_ACK_TERM)
@@ -109,13 +112,16 @@ static int journal_acks(struct pd_consumer *consumer, const struct pd_acks *acks
     size_t reason = 0;
     for (uint32_t i = 0; i < acks->count; reason += acks->acks[i++].reason_length) {
         const pd_ack *ack = &acks->acks[i];
-        const struct pd_out *entry;
-        if (ack->kind == PD_ACK_DONE && !all && pd_outstanding_find(&consumer->out, ack->sequence) != NULL)
+        if (ack->kind != PD_ACK_DONE && ack->kind != PD_ACK_TERM)
+            continue;
+        const struct pd_out *entry = pd_outstanding_find(&consumer->out, ack->sequence);
+        if (entry == NULL)
+            continue;
+        if (ack->kind == PD_ACK_DONE && !all)
             pd_journal_run_add(&consumer->journal, PD_J_DONE, &run, ack->sequence);
-        if (ack->kind == PD_ACK_DONE && all && pd_outstanding_find(&consumer->out, ack->sequence) != NULL)
+        else if (ack->kind == PD_ACK_DONE)
             up_to = pd_max64(up_to, ack->sequence);
-        if (ack->kind != PD_ACK_TERM || ack->sequence <= up_to ||
-            (entry = pd_outstanding_find(&consumer->out, ack->sequence)) == NULL)
+        if (ack->kind == PD_ACK_DONE || ack->sequence <= up_to) /* an acknowledgement before it has it already */
             continue;
         struct pd_letter letter = term_letter(acks, i, reason, entry);
         pd_journal_run_end(&consumer->journal, PD_J_DONE, &run); /* the order tells which of the two it was */
@@ -127,8 +133,9 @@ static int journal_acks(struct pd_consumer *consumer, const struct pd_acks *acks
     return pd_journal_commit(&consumer->journal, error);
 }
 
-static void apply_ack(struct pd_consumer *consumer, struct pd_out *entry, const struct pd_acks *acks, uint32_t index,
-                      size_t reason, uint64_t now_ns)
+/* Everything but acknowledging one record. */
+static void apply_other(struct pd_consumer *consumer, struct pd_out *entry, const struct pd_acks *acks, uint32_t index,
+                        size_t reason, uint64_t now_ns)
 {
     const pd_ack *ack = &acks->acks[index];
     struct pd_letter letter;
@@ -154,10 +161,7 @@ static void apply_ack(struct pd_consumer *consumer, struct pd_out *entry, const 
         pd_consumer_give_up(consumer, entry, &letter);
         break;
     case PD_ACK_DONE:
-        if (consumer->config.ack_policy == PD_ACK_ALL)
-            pd_outstanding_remove_up_to(&consumer->out, ack->sequence);
-        else
-            pd_outstanding_remove(&consumer->out, entry);
+        pd_outstanding_remove_up_to(&consumer->out, ack->sequence);
         break;
     }
 }
@@ -174,7 +178,10 @@ int pd_consumer_ack_all(struct pd_consumer *consumer, const struct pd_acks *acks
         struct pd_out *entry = pd_outstanding_find(&consumer->out, acks->acks[i].sequence);
         if (entry == NULL)
             continue;
-        apply_ack(consumer, entry, acks, i, reason, now_ns);
+        if (acks->acks[i].kind == PD_ACK_DONE && consumer->config.ack_policy != PD_ACK_ALL)
+            pd_outstanding_remove(&consumer->out, entry);
+        else
+            apply_other(consumer, entry, acks, i, reason, now_ns);
         ++*known;
     }
     rc = pd_journal_commit(&consumer->journal, error); /* what a nak gave up */

@@ -18,6 +18,7 @@ void test_full(void);
 void test_journal(void);
 void test_start(void);
 void test_letters(void);
+void test_dead(void);
 void test_consumer(void);
 void test_wire(void);
 void test_plain(void);
@@ -34,7 +35,7 @@ static const struct {
     {"log", test_log},           {"full", test_full},       {"journal", test_journal},     {"consumer", test_consumer},
     {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},       {"threads", test_threads},
     {"start", test_start},       {"letters", test_letters}, {"retention", test_retention}, {"plain", test_plain},
-    {"live", test_live},
+    {"live", test_live},         {"dead", test_dead},
 };
 
 int main(int count, char **arguments)
