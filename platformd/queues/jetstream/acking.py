@@ -18,11 +18,13 @@ from platformd.queues.codec.frames import pack_acks
 from platformd.queues.contract import MAX_REASON, Ack
 from platformd.queues.jetstream import errors, wire
 from platformd.queues.jetstream.advisories import Advisories
-from platformd.queues.jetstream.api import Api
+from platformd.queues.jetstream.api import NO_LEADER_WAIT, NO_RESPONDERS, Api
 from platformd.queues.jetstream.giving_up import GivingUp
 from platformd.queues.jetstream.inbox import Denied, Lost, TimedOut
 from platformd.queues.jetstream.state import ConsumerState
 
+CONFIRMED_WITHIN = 2.0
+"""Seconds after which an acknowledgement that is not confirmed is taken to be of something that is not known."""
 RESYNC_LIMIT = 65_536
 """Sequences between floor and cursor that are given back at a new connection; over it they wait for ``ack_wait``."""
 
@@ -41,6 +43,8 @@ class Acker:
         self._giving_up = giving_up
         self._advisories = advisories
         self._refresh = refresh
+        self.settled_life = 0
+        self._settled = trio.lowlevel.ParkingLot()
 
     async def ack(self, consumer: ConsumerState, acks: Sequence[Ack]) -> int:
         """As ``contract.Streams.ack``."""
@@ -66,12 +70,11 @@ class Acker:
             else:
                 frames.append((held.ack, _said(ack)))
                 self._note(consumer, ack)
-        if frames:
-            await self._send(consumer, frames)
+        confirmed = await self._send(consumer, frames) if frames else True
         if known:
             await self._refresh(consumer)
             self._note_room(consumer)
-        return known
+        return known if confirmed else 0
 
     def _note(self, consumer: ConsumerState, ack: Ack) -> None:
         consumer.generation += 1
@@ -92,27 +95,52 @@ class Acker:
             consumer.is_stalled = False
             self._advisories.tell("resumed", consumer.stream.name, consumer.name, "fetches go on")
 
-    async def _send(self, consumer: ConsumerState, frames: list[tuple[bytes, bytes]]) -> None:
-        """All of them, until confirmed; saying it twice does no harm."""
+    async def _send(self, consumer: ConsumerState, frames: list[tuple[bytes, bytes]], *, settled: bool = True) -> bool:
+        """All of them, until confirmed; saying it twice does no harm.
+
+        Args:
+            settled: wait first until what the servers still know is known.
+
+        Returns:
+            False: the servers do not know the last one, which was delivered before they were lost.
+        """
         subject = named(consumer.stream.name, consumer.name)
         deadline = trio.current_time() + self._api.timeout
         client = self._api.client
         while True:
             await client.ready(deadline)
+            if settled:
+                await self._wait_settled(deadline)
             try:
                 with client.inbox() as inbox:
                     inbox.asked = frames[-1][0]
                     data = [wire.publish(to, what) for to, what in frames[:-1]]
                     data.append(wire.publish(frames[-1][0], frames[-1][1], reply=inbox.address))
                     client.send(b"".join(data), inbox)
-                    await inbox.get(deadline)
+                    answer = await inbox.get(trio.current_time() + min(CONFIRMED_WITHIN, self._api.timeout))
             except Lost:
                 continue
-            except TimedOut as late:
-                raise errors.unknown(f"no answer within {self._api.timeout:g} s", subject) from late
+            except TimedOut:
+                await self._refresh(consumer)  # which answers, or says what is wrong
+                return False
             except Denied as refusal:
                 raise errors.denied(str(refusal), subject) from refusal
-            return
+            if not answer.headers or wire.decode_headers(answer.headers).status != NO_RESPONDERS:
+                return True
+            await self._refresh(consumer)
+            if trio.current_time() + NO_LEADER_WAIT > deadline:
+                raise errors.no_leader(subject)
+            await trio.sleep(NO_LEADER_WAIT)
+
+    async def _wait_settled(self, deadline: float) -> None:
+        with trio.move_on_at(deadline):
+            while self.settled_life != self._api.client.lives and self._api.client.connected:
+                await self._settled.park()
+
+    def settle(self, life: int) -> None:
+        """What the servers know of deliveries is known, for the connection of this number."""
+        self.settled_life = life
+        self._settled.unpark_all()
 
     async def enforce(self, consumer: ConsumerState) -> None:
         """Give up what waits and was delivered as often as ``max_deliver`` now allows."""
@@ -134,6 +162,9 @@ class Acker:
         what is not out is not touched by that.
         """
         await self._refresh(consumer)
+        for records in (consumer.held, consumer.refused):
+            for sequence in [s for s in records if s > consumer.delivered_sequence]:
+                del records[sequence]  # a server that was killed may have forgotten that it delivered them
         have = consumer.held.keys() | consumer.dying.keys()
         if consumer.config.ack_policy == "none" or consumer.ack_pending <= len(have):
             return
@@ -144,7 +175,7 @@ class Acker:
         where = f"$JS.ACK.{consumer.stream.there}.{consumer.there}.1"
         frames = [(f"{where}.{s}.{number}.0.0".encode(), b"-NAK") for s in range(first, last + 1) if s not in have]
         if frames:
-            await self._send(consumer, frames)
+            await self._send(consumer, frames, settled=False)
             await self._refresh(consumer)
 
 

@@ -17,6 +17,8 @@ from platformd.queues.jetstream.inbox import Denied, Lost, TimedOut
 
 T = TypeVar("T", bound="Answer")
 NO_RESPONDERS = 503
+NO_LEADER_WAIT = 0.05
+"""Seconds until a question is asked again that nobody was there to answer."""
 METADATA = "platformd"
 """Where our configuration stands in a stream's or a consumer's metadata, as JSON; what has none is not ours."""
 
@@ -163,9 +165,11 @@ class Api:
                 raise (Unavailable(reason, subject=subject) if safe else errors.unknown(reason, subject)) from late
             except Denied as refusal:
                 raise errors.denied(str(refusal), subject) from refusal
-            if message.headers and wire.decode_headers(message.headers).status == NO_RESPONDERS:
+            if not message.headers or wire.decode_headers(message.headers).status != NO_RESPONDERS:
+                return message
+            if not safe or trio.current_time() + NO_LEADER_WAIT > deadline:
                 raise errors.no_leader(subject)
-            return message
+            await trio.sleep(NO_LEADER_WAIT)
 
 
 def is_gone(error: PlatformError, codes: frozenset[int]) -> bool:

@@ -51,6 +51,8 @@ class Client:
     def __init__(self, settings: NatsSettings) -> None:
         self.info = Info()
         """Of the server that we are, or were last, connected to."""
+        self.lives = 0
+        """Connections so far."""
         self.why = "not connected yet"
         """Why there is no connection, while there is none."""
         self._settings = settings
@@ -215,6 +217,7 @@ class Client:
         """Use a connection until it is lost."""
         life = self._life = _Life(admitted.stream)
         self.info, self.why = admitted.info, ""
+        self.lives += 1
         self._up = True
         self.send(wire.subscribe(self._root + b".>", _SID))
         self._connected.set()

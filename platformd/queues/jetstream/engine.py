@@ -83,12 +83,14 @@ class JetStreamStreams:
         await self.give_back()
 
     async def give_back(self) -> None:
-        """After a new connection: what was on its way to us is due at once."""
+        """After a new connection: what was on its way to us is due at once, and what is forgotten there is so here."""
+        life = self._api.client.lives
         for consumer in self._inventory.consumers():
             try:
                 await self._acker.give_back(consumer)
             except PlatformError as error:
                 log.warning("consumer %s/%s: what was out comes late: %s", consumer.stream.name, consumer.name, error)
+        self._acker.settle(life)
 
     async def keep(self) -> None:
         """Look through what is there, for ever."""
