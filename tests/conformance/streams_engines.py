@@ -67,7 +67,7 @@ class JetStreamEngine:
 
     @asynccontextmanager
     async def open(self, settings: QueueSettings = SETTINGS, **nats: Any) -> AsyncIterator[Streams]:
-        found = shared_nats(self._directory, sync="always", **nats)
+        found = shared_nats(self._directory, sync="always", **{"status_interval": "100ms", **nats})
         async with open_jetstream(self.sockets, found, settings, SystemClock()) as streams:
             yield streams
 

@@ -156,13 +156,14 @@ def nats_server(config: str = "", *, jetstream: str = "sync_interval: always") -
 def _shared() -> NatsServer:
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(nats_server())
+    return stack.enter_context(nats_server(jetstream=""))
 
 
 def shared_nats(directory: Path, **settings: Any) -> NatsSettings:
     """Settings for a server that all tests of this process share, below a prefix that belongs to ``directory``.
 
-    Another process that is given the same directory gets the same server.
+    It syncs as it likes, which is quick: what a power cut leaves is not tested with it. Another process that is given
+    the same directory gets the same server.
     """
     known = directory / "nats.url"
     if not known.exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from platformd.core.quantities import size_bytes
 from platformd.core.settings import QueueSettings
 from platformd.queues.checks import named
 from platformd.queues.codec import AckRequest, FetchRequest, PublishRequest, Reply, decode_request, encode_reply
+from platformd.queues.codec.frames import MAX_REASONS
 from platformd.queues.contract import Ack
 from platformd.queues.gateway.answering import (
     Backend,
@@ -41,8 +43,8 @@ from platformd.queues.native.checks import storage_error
 log = logging.getLogger("platformd.queues")
 
 ROLES = ("ingest", "fetch")
-_FRAME = 64 * 1024
-"""What a frame may have beside a batch."""
+_FRAME = 1 << 20
+"""What a frame may have beside a batch, or beside the reasons of acknowledgements."""
 
 
 async def serve_gateway(
@@ -64,7 +66,7 @@ async def serve_gateway(
         sockets.prepare(paths)
     except OSError as error:
         raise storage_error(error) from error
-    largest = size_bytes(settings.max_batch) + _FRAME
+    largest = max(size_bytes(settings.max_batch), MAX_REASONS) + _FRAME
     with contextlib.ExitStack() as stack:  # outside: the tasks that use the sockets end before them
         async with trio.open_nursery() as nursery:
             gateways = []
@@ -80,6 +82,7 @@ async def serve_gateway(
             sockets.share(paths)
             for gateway in gateways:
                 nursery.start_soon(gateway.run)
+                nursery.start_soon(gateway.give_back)
             task_status.started({role: f"ipc://{path}" for role, path in paths.items()})
 
 
@@ -95,6 +98,8 @@ class _Gateway:
         self._free: list[Any] = []
         self._contexts: set[Any] = set()
         self._scopes: dict[int, set[trio.CancelScope]] = {}
+        self._freed: deque[tuple[tuple[str, str], list[int]]] = deque()
+        self._some_freed = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
         socket.add_pre_pipe_connect_cb(lambda pipe: self._tell(self._holding.came, pipe.id))
         socket.add_post_pipe_remove_cb(lambda pipe: self._tell(self._went, pipe.id))
@@ -107,16 +112,23 @@ class _Gateway:
     def _went(self, connection: int) -> None:
         for scope in self._scopes.pop(connection, ()):
             scope.cancel()
-        had = self._holding.went(connection)
-        if had:
-            self._nursery.start_soon(self._give_back, had)
+        self._freed.extend(self._holding.went(connection).items())
+        self._some_freed.set()
 
-    async def _give_back(self, had: dict[tuple[str, str], list[int]]) -> None:
-        for (stream, consumer), sequences in had.items():
-            try:
-                await self._backend.ack(stream, consumer, [Ack(sequence=s, kind="nak") for s in sequences])
-            except PlatformError as error:
-                log.info("%s: %d deliveries come again late: %s", named(stream, consumer), len(sequences), error)
+    async def give_back(self) -> None:
+        """Return what ended connections had, for ever."""
+        while True:
+            self._some_freed = trio.Event()
+            while self._freed:
+                await self._refuse_all(*self._freed.popleft())
+            await self._some_freed.wait()
+
+    async def _refuse_all(self, place: tuple[str, str], sequences: list[int]) -> None:
+        stream, consumer = place
+        try:
+            await self._backend.ack(stream, consumer, [Ack(sequence=s, kind="nak") for s in sequences])
+        except PlatformError as error:
+            log.info("%s: %d deliveries come again late: %s", named(stream, consumer), len(sequences), error)
 
     async def run(self) -> None:
         """Take requests, for ever."""

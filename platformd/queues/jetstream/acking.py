@@ -12,16 +12,15 @@ from typing import Any
 
 import trio
 
-from platformd.core.errors import InvalidInput
 from platformd.queues.checks import named
 from platformd.queues.codec.frames import pack_acks
-from platformd.queues.contract import MAX_REASON, Ack
+from platformd.queues.contract import Ack
 from platformd.queues.jetstream import errors, wire
 from platformd.queues.jetstream.advisories import Advisories
 from platformd.queues.jetstream.api import NO_LEADER_WAIT, NO_RESPONDERS, Api
 from platformd.queues.jetstream.giving_up import GivingUp
 from platformd.queues.jetstream.inbox import Denied, Lost, TimedOut
-from platformd.queues.jetstream.state import ConsumerState
+from platformd.queues.jetstream.state import ConsumerState, Held, ack_subject
 
 CONFIRMED_WITHIN = 2.0
 """Seconds after which an acknowledgement that is not confirmed is taken to be of something that is not known."""
@@ -50,26 +49,24 @@ class Acker:
         """As ``contract.Streams.ack``."""
         pack_acks(acks)  # refuses what cannot be
         frames: list[tuple[bytes, bytes]] = []
+        lost: list[tuple[int, Held, str]] = []
         known = 0
-        for ack in acks:
-            if len(ack.reason.encode()) > MAX_REASON:
-                message = f"the reason has {len(ack.reason.encode())} bytes; the limit is {MAX_REASON}"
-                raise InvalidInput(message, subject="ack")
+        most = consumer.config.max_deliver
         for ack in acks:
             held = consumer.held.get(ack.sequence)
             if held is None:
                 continue
             known += 1
-            most = consumer.config.max_deliver
-            last = most and held.deliveries >= most and ack.kind == "nak"
-            if last or ack.kind == "term":
-                reason = "max_deliver" if last else f"term:{ack.reason}" if ack.reason else "term"
-                told = await self._giving_up.give_up(consumer, ack.sequence, held, reason)
-                if told is not None:
-                    frames.append((held.ack, told))
+            if ack.kind == "term":
+                lost.append(
+                    (ack.sequence, consumer.held.pop(ack.sequence), f"term:{ack.reason}" if ack.reason else "term")
+                )
+            elif ack.kind == "nak" and most and held.deliveries >= most:
+                lost.append((ack.sequence, consumer.held.pop(ack.sequence), "max_deliver"))
             else:
                 frames.append((held.ack, _said(ack)))
                 self._note(consumer, ack)
+        frames += await self._giving_up.give_up(consumer, lost)
         confirmed = await self._send(consumer, frames) if frames else True
         if known:
             await self._refresh(consumer)
@@ -143,14 +140,11 @@ class Acker:
         self._settled.unpark_all()
 
     async def enforce(self, consumer: ConsumerState) -> None:
-        """Give up what waits and was delivered as often as ``max_deliver`` now allows."""
+        """After a change: give up what waits and was delivered as often as it now may be, and try the letters again."""
         most = consumer.config.max_deliver
-        frames = []
-        for sequence, held in list(consumer.refused.items()):
-            if most and held.deliveries >= most:
-                told = await self._giving_up.give_up(consumer, sequence, held, "max_deliver")
-                if told is not None:
-                    frames.append((held.ack, told))
+        over = [(s, h, "max_deliver") for s, h in consumer.refused.items() if most and h.deliveries >= most]
+        frames = await self._giving_up.give_up(consumer, over)
+        frames += await self._giving_up.settle(consumer, list(consumer.dying))
         if frames:
             await self._send(consumer, frames)
             await self._refresh(consumer)
@@ -172,8 +166,7 @@ class Acker:
         if last - first >= RESYNC_LIMIT:
             return
         number = consumer.delivered_consumer_sequence
-        where = f"$JS.ACK.{consumer.stream.there}.{consumer.there}.1"
-        frames = [(f"{where}.{s}.{number}.0.0".encode(), b"-NAK") for s in range(first, last + 1) if s not in have]
+        frames = [(ack_subject(consumer, s, number), b"-NAK") for s in range(first, last + 1) if s not in have]
         if frames:
             await self._send(consumer, frames, settled=False)
             await self._refresh(consumer)

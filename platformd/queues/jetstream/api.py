@@ -23,6 +23,10 @@ METADATA = "platformd"
 """Where our configuration stands in a stream's or a consumer's metadata, as JSON; what has none is not ours."""
 
 
+DYING = "platformd-given-up"
+"""Where, in a consumer's, the records stand that were given up and have no dead letter yet."""
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What all answers may have."""
 

@@ -63,8 +63,8 @@ class Client:
         self._inboxes: dict[bytes, Inbox] = {}
         self._subscribed: dict[bytes, Inbox] = {}
         self._life: _Life | None = None
-        self.on_stray: Callable[[wire.Msg], None] = lambda _message: None
-        """Gets what arrives for a subscription that has ended."""
+        self.on_stray: Callable[[bytes], None] = lambda _reply: None
+        """Gets the reply subject of what arrives for a subscription that has ended."""
         self._outgoing: deque[tuple[bytes, Inbox | None]] = deque()
         self._unsent = 0
         self._max_unsent = size_bytes(settings.max_unsent)
@@ -143,7 +143,7 @@ class Client:
         finally:
             del self._subscribed[sid]
             while (message := inbox.get_nowait()) is not None:
-                self.on_stray(message)
+                self.on_stray(message.reply)
             if self._up and self._life is life:
                 self.send(b"UNSUB %b\r\n" % sid)
 
@@ -262,7 +262,7 @@ class Client:
             if subscribed is not None:
                 subscribed.put(event)
             else:
-                self.on_stray(event)
+                self.on_stray(event.reply)
         elif isinstance(event, wire.Msg):
             token = event.subject[len(self._root) + 1 :].partition(b".")[0]
             inbox = self._inboxes.get(token)

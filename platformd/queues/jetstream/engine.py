@@ -64,7 +64,7 @@ class JetStreamStreams:
         self._inventory = Inventory(api, self._names, settings, advisories)
         self._publisher = Publisher(api, self._names, queues, settings, clock, advisories)
         self._looker = Looker(api, self._names, settings.replicas)
-        giving_up = self._giving_up = GivingUp(client, self._find, self._bury, advisories)
+        giving_up = self._giving_up = GivingUp(client, self._find, self._bury, self._inventory.remember, advisories)
         refresh = self._inventory.refresh_consumer
         self._taker = Taker(api, self._names, giving_up, advisories, queues.max_waiting_fetches, refresh)
         self._acker = Acker(api, giving_up, advisories, refresh)
@@ -312,13 +312,18 @@ class JetStreamStreams:
         limits.whole("max_records", max_records, 0xFFFF_FFFF, 1)
         limits.whole("max_bytes", max_bytes, 0xFFFF_FFFF, 1)
         await trio.lowlevel.checkpoint_if_cancelled()
-        return await self._taker.fetch(found, max_records, max_bytes, wait)
+        found.used = trio.current_time()
+        try:
+            return await self._taker.fetch(found, max_records, max_bytes, wait)
+        finally:
+            found.used = trio.current_time()
 
     async def ack(self, stream: str, consumer: str, acks: Sequence[Ack]) -> int:
         """As ``contract.Streams.ack``."""
         found = self._consumer(stream, consumer)
         if not acks:
             return 0
+        found.used = trio.current_time()
         known = await self._acker.ack(found, acks)
         if known and found.stream.config.retention != "limits":
             await self._inventory.refresh_stream(found.stream)
@@ -343,12 +348,12 @@ class JetStreamStreams:
         """A delivery that came for nobody goes back."""
         self._inventory.return_stray(reply)
 
-    async def _find(self, consumer: ConsumerState, sequence: int) -> Delivery | None:
-        return await self._looker.one(consumer.stream, sequence)
+    async def _find(self, consumer: ConsumerState, sequences: Sequence[int]) -> Sequence[Delivery]:
+        return await self._looker.some(consumer.stream, sequences)
 
-    async def _bury(self, letter: Record) -> Published:
+    async def _bury(self, letters: Sequence[Record]) -> Published:
         durability: Durability = "fsync" if self._settings.sync == "always" else "os"
-        return await self.publish([letter], durability=durability)
+        return await self.publish(letters, durability=durability)
 
     def _check_open(self) -> None:
         if self._stopping:

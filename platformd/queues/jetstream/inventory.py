@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,6 +18,7 @@ from platformd.queues.contract import ConsumerConfig, StreamConfig
 from platformd.queues.jetstream import errors, limits, wire
 from platformd.queues.jetstream.advisories import Advisories
 from platformd.queues.jetstream.api import (
+    DYING,
     METADATA,
     Answer,
     Api,
@@ -30,10 +30,12 @@ from platformd.queues.jetstream.api import (
 )
 from platformd.queues.jetstream.inbox import Lost
 from platformd.queues.jetstream.names import Names
-from platformd.queues.jetstream.state import ConsumerState, StreamState
+from platformd.queues.jetstream.state import ConsumerState, Dying, StreamState, ack_subject
 
 log = logging.getLogger("platformd.queues")
 
+MAX_DYING = 100_000
+"""Bytes of a consumer's metadata for what it has given up; JetStream's limit for all of it is 128 KiB."""
 _MAX_CACHED_SUBJECTS = 65_536
 
 
@@ -153,9 +155,20 @@ class Inventory:
         self, state: StreamState, name: str, config: ConsumerConfig, begin: dict[str, Any]
     ) -> ConsumerAnswer:
         there = self._names.consumer(name)
-        body = {"stream_name": state.there, "config": limits.consumer_body(there, config, self._names, begin)}
+        known = state.consumers.get(name)
+        dying = _encode_dying(known) if known is not None else ""
+        body = {
+            "stream_name": state.there,
+            "config": limits.consumer_body(there, config, self._names, begin, dying=dying),
+        }
         path = f"CONSUMER.CREATE.{state.there}.{there}"
         return await self._api.ask(path, body, ConsumerAnswer, subject=named(state.name, name))
+
+    async def remember(self, consumer: ConsumerState) -> None:
+        """Keep what it has given up in its metadata."""
+        if not consumer.gone:
+            await self._create(consumer.stream, consumer.name, consumer.config, consumer.begin)
+            consumer.remembered = bool(consumer.dying)
 
     async def move_consumer(self, consumer: ConsumerState, begin: dict[str, Any]) -> None:
         """Delete it, and make it anew at another place."""
@@ -174,7 +187,6 @@ class Inventory:
         consumer.begin = begin
         consumer.held.clear()
         consumer.refused.clear()
-        consumer.dying.clear()
         consumer.generation += 1
         consumer.take(answer)
 
@@ -249,6 +261,7 @@ class Inventory:
                 known.take(answer.state)
                 if known.consumers or answer.state.consumer_count:
                     await self._look_at_consumers(known)
+                    await self._remove_idle(known)
 
     async def _list(self) -> dict[str, StreamAnswer]:
         found: dict[str, StreamAnswer] = {}
@@ -292,16 +305,31 @@ class Inventory:
                 known.begin = limits.start(config.deliver_policy, config.start_sequence, config.start_time_ns)
                 state.consumers[name] = known
                 known.take(answer)
+                _decode_dying(known, (answer.config.metadata or {}).get(DYING, ""))
             elif known is not None and known.generation == generations.get(known):
                 known.take(answer)
+
+    async def _remove_idle(self, state: StreamState) -> None:
+        """JetStream keeps an idle consumer while something of it is out; we do not."""
+        now = trio.current_time()
+        for consumer in list(state.consumers.values()):
+            patience = consumer.config.inactive_after
+            if patience and not consumer.waiting and not consumer.moving and now - consumer.used > patience:
+                with contextlib.suppress(NotFound):
+                    await self._delete(consumer)
+                self._forget_consumer(consumer)
+                self._tell_removed(consumer)
+
+    def _tell_removed(self, consumer: ConsumerState) -> None:
+        detail = f"nobody fetched or acknowledged for {consumer.config.inactive_after:g} s: it was removed"
+        self._advisories.tell("consumer_removed", consumer.stream.name, consumer.name, detail)
 
     async def _confirm_removed(self, consumer: ConsumerState) -> None:
         try:
             await self.refresh_consumer(consumer)
         except NotFound:
             if consumer.config.inactive_after and not consumer.stream.gone:
-                detail = f"nobody fetched or acknowledged for {consumer.config.inactive_after:g} s: it was removed"
-                self._advisories.tell("consumer_removed", consumer.stream.name, consumer.name, detail)
+                self._tell_removed(consumer)
         except PlatformError:
             return
 
@@ -311,7 +339,27 @@ def _added(answer: StreamAnswer) -> dict[str, str]:
     return {k: v for k, v in (answer.config.metadata or {}).items() if k != METADATA}
 
 
-def _decode(text: str | None, kind: Callable[..., Any]) -> Any:
+def _encode_dying(consumer: ConsumerState) -> str:
+    """As many of the newest as JetStream keeps; the others come again after a restart, without their reasons."""
+    kept: dict[int, tuple[int, str]] = {}
+    size = 0
+    for sequence, dead in sorted(consumer.dying.items(), reverse=True):
+        size += 32 + 6 * len(dead.reason)  # what JSON makes of the worst of characters
+        if size > MAX_DYING:
+            break
+        kept[sequence] = (dead.deliveries, dead.reason)
+    return msgspec.json.encode(kept).decode() if kept else ""
+
+
+def _decode_dying(consumer: ConsumerState, text: str) -> None:
+    if text:
+        for sequence, (deliveries, reason) in (_decode(text, dict[int, tuple[int, str]]) or {}).items():
+            place = ack_subject(consumer, sequence, consumer.delivered_consumer_sequence)
+            consumer.dying[sequence] = Dying(place, deliveries, reason)
+        consumer.remembered = True
+
+
+def _decode(text: str | None, kind: Any) -> Any:
     try:
         return msgspec.json.decode(text or "", type=kind)
     except msgspec.MsgspecError as error:

@@ -39,7 +39,7 @@ async def open_jetstream(
     """
     client = Client(nats)
     streams = JetStreamStreams(client, nats, queues, clock)
-    client.on_stray = lambda message: streams.stray(message.reply)
+    client.on_stray = streams.stray
     if nats.sync != "always":
         log.warning("publishing with durability fsync is refused: nats.sync is %r", nats.sync)
     loaded = False

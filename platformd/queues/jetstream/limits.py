@@ -16,7 +16,7 @@ from platformd.queues.contract import (
     DeliverPolicy,
     StreamConfig,
 )
-from platformd.queues.jetstream.api import METADATA
+from platformd.queues.jetstream.api import DYING, METADATA
 from platformd.queues.jetstream.names import Names
 from platformd.queues.jetstream.records import rfc3339
 
@@ -168,7 +168,9 @@ def start(policy: DeliverPolicy, sequence: int, time_ns: int) -> dict[str, Any]:
     return body
 
 
-def consumer_body(there: str, config: ConsumerConfig, names: Names, begin: dict[str, Any]) -> dict[str, Any]:
+def consumer_body(
+    there: str, config: ConsumerConfig, names: Names, begin: dict[str, Any], *, dying: str = ""
+) -> dict[str, Any]:
     """The configuration of a consumer as JetStream has it. ``max_deliver`` is ours to keep: see ``giving_up``."""
     return {
         "name": there,
@@ -183,5 +185,5 @@ def consumer_body(there: str, config: ConsumerConfig, names: Names, begin: dict[
         "max_ack_pending": config.max_ack_pending,
         "max_waiting": MAX_WAITING,
         "inactive_threshold": nanoseconds("inactive_after", config.inactive_after),
-        "metadata": {METADATA: msgspec.json.encode(config).decode()},
+        "metadata": {METADATA: msgspec.json.encode(config).decode(), **({DYING: dying} if dying else {})},
     }

@@ -20,7 +20,15 @@ import msgspec
 import trio
 
 from platformd.core.clock import Clock
-from platformd.core.errors import InvalidInput, LimitReached, NotFound, PlatformError, StorageFull, TooLarge
+from platformd.core.errors import (
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    PlatformError,
+    PreconditionFailed,
+    StorageFull,
+    TooLarge,
+)
 from platformd.core.quantities import size_bytes
 from platformd.core.settings import NatsSettings, QueueSettings
 from platformd.queues.checks import named
@@ -39,6 +47,8 @@ from platformd.queues.jetstream.state import StreamState
 
 MAX_ATOMIC = 1000
 """Records that JetStream stores as one."""
+RECORD_PATIENCE = 0.02
+"""Seconds that are waited longer for each record of a batch: servers that sync always sync each by itself."""
 ATOMIC_SINCE = (2, 12)
 _NOT_AS_ONE = "atomic publish"
 """In the description of errors that say that records cannot be stored as one, and not that they cannot be stored."""
@@ -267,7 +277,8 @@ class Publisher:
         inbox = submission.inbox
         assert inbox is not None
         try:
-            return await inbox.get(trio.current_time() + self._api.timeout)
+            patience = self._api.timeout + submission.awaited * RECORD_PATIENCE
+            return await inbox.get(trio.current_time() + patience)
         except Lost as lost:
             if not inbox.sent and not submission.batch.stored:
                 raise self._api.client.unavailable() from lost
@@ -316,6 +327,11 @@ class Publisher:
             duplicates=tuple(sorted(batch.duplicates)),
         )
 
+    @staticmethod
+    def _where(batch: Batch) -> str:
+        subjects = list(dict.fromkeys(record.subject for record in batch.records))
+        return f"; on {', '.join(subjects[:4])}" + (" and others" if len(subjects) > 4 else "")
+
     def _failed(self, batch: Batch) -> PlatformError:
         error = batch.error
         assert error is not None
@@ -325,7 +341,9 @@ class Publisher:
         if isinstance(error, LimitReached):
             config = batch.state.config
             limits = {n: getattr(config, n) for n in ("max_records", "max_bytes", "max_records_per_subject")}
-            error.message += " (" + ", ".join(f"{n} {v}" for n, v in limits.items() if v) + ")"
+            error.message += " (" + ", ".join(f"{n} {v}" for n, v in limits.items() if v) + self._where(batch) + ")"
+        elif isinstance(error, PreconditionFailed):
+            error.message += f" ({', '.join(f'{n}: {v}' for n, v in batch.expect)}{self._where(batch)})"
         if batch.stored:
             error.message += f"; {len(batch.stored)} of {len(batch.records)} records were stored"
             error.details["stored"] = len(batch.stored)

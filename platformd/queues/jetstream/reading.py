@@ -7,6 +7,7 @@ replicas any of them would answer, also one that is behind; so the leader is ask
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -56,10 +57,22 @@ class Looker:
             after = found[-1].sequence
         return tuple(found)
 
-    async def one(self, stream: StreamState, sequence: int) -> Delivery | None:
-        """The record of one sequence; ``None`` when it is not there."""
-        found = await self.read(stream, sequence - 1, 1, ">")
-        return found[0] if found and found[0].sequence == sequence else None
+    async def some(self, stream: StreamState, sequences: Sequence[int]) -> list[Delivery]:
+        """The records of these sequences, which rise; those that are not there are left out."""
+        found: list[Delivery] = []
+        start = 0
+        while start < len(sequences):
+            end = start + 1
+            while end < len(sequences) and sequences[end] == sequences[end - 1] + 1:
+                end += 1
+            wanted, after = set(sequences[start:end]), sequences[start] - 1
+            while page := await self.read(stream, after, sequences[end - 1] - after, ">"):
+                found += [record for record in page if record.sequence in wanted]
+                after = page[-1].sequence
+                if after >= sequences[end - 1]:
+                    break
+            start = end
+        return found
 
     async def _many(self, stream: StreamState, ask: dict[str, Any]) -> list[Delivery]:
         """Records of one direct answer; those that came before a connection was lost are records too."""

@@ -154,6 +154,6 @@ def rfc3339(time_ns: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 10**9:09d}Z"
 
 
-def has_control(text: str) -> bool:
-    """Whether there is a character that a line of the protocol cannot carry."""
-    return bool(_CONTROL.search(text))
+def without_control(text: str) -> str:
+    """``text`` with a space for each character that a line of the protocol cannot carry."""
+    return _CONTROL.sub(" ", text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -131,6 +131,15 @@ class Held:
     subject: str
 
 
+class Dying(NamedTuple):
+    """A record that was given up, and is not yet a dead letter."""
+
+    ack: bytes
+    """Where JetStream is told."""
+    deliveries: int
+    reason: str
+
+
 @dataclass(eq=False)
 class ConsumerState:
     """One of our consumers."""
@@ -145,8 +154,14 @@ class ConsumerState:
     """By sequence. Bounded by ``max_ack_pending``, which JetStream keeps."""
     refused: dict[int, Held] = field(default_factory=dict)
     """Refused, and not delivered again yet."""
-    dying: dict[int, tuple[Held, str]] = field(default_factory=dict)
-    """Given up, and not yet a dead letter; with the reason."""
+    dying: dict[int, Dying] = field(default_factory=dict)
+    """Given up, and not yet a dead letter. JetStream counts them as out, so they are bounded as ``held``."""
+    burying: set[int] = field(default_factory=set)
+    """Of them, those whose letters are being written."""
+    remembered: bool = False
+    """Whether its metadata has any of them."""
+    letters_fail: bool = False
+    """Whether the last letter could not be written."""
     listening: set[Inbox] = field(default_factory=set)
     """Of fetches that wait."""
     ack_floor: int = 0
@@ -158,6 +173,8 @@ class ConsumerState:
     exhausted: int = 0
     stalled: int = 0
     waiting: int = 0
+    used: float = field(default_factory=trio.current_time)
+    """When somebody last fetched or acknowledged, on trio's clock."""
     is_stalled: bool = False
     gone: bool = False
     moving: bool = False
@@ -213,9 +230,18 @@ class ConsumerState:
             ack_floor=self.ack_floor,
             delivered_sequence=self.delivered_sequence,
             pending=min(self.pending, self.stream.counts.messages),
-            ack_pending=self.ack_pending,
+            ack_pending=max(self.ack_pending - len(self.dying), 0),
             redelivered=self.redelivered,
             exhausted=self.exhausted,
             stalled=self.stalled,
             waiting=self.waiting,
         )
+
+
+def ack_subject(consumer: ConsumerState, sequence: int, consumer_sequence: int) -> bytes:
+    """Where the acknowledgement of a delivery goes that another process got; ADR-15.
+
+    Args:
+        consumer_sequence: of any delivery that was made; JetStream finds the record by its own sequence.
+    """
+    return f"$JS.ACK.{consumer.stream.there}.{consumer.there}.1.{sequence}.{consumer_sequence}.0.0".encode()

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import trio
 
-from platformd.core.errors import LimitReached
+from platformd.core.errors import LimitReached, PlatformError
 from platformd.queues.checks import named, no_consumer
 from platformd.queues.contract import Delivery
 from platformd.queues.jetstream import errors, wire
@@ -102,15 +102,29 @@ class Taker:
                     return found
                 found = await self._first(consumer, min(remaining, WAIT_PIECE))
                 if found and max_records > 1:
-                    left = max_bytes - sum(len(d.payload) for d in found)
-                    if left > 0:
-                        found += await self._at_once(consumer, max_records - 1, left, must=False)
+                    found += await self._more(consumer, max_records - 1, max_bytes, found)
             except (Lost, Again):
                 await trio.lowlevel.checkpoint()
                 continue
             patience = trio.current_time() + self._api.timeout
             if found or trio.current_time() >= until:
                 return found
+
+    async def _more(
+        self, consumer: ConsumerState, max_records: int, max_bytes: int, found: tuple[Delivery, ...]
+    ) -> tuple[Delivery, ...]:
+        """What came with the first; when that cannot be had, the first is enough."""
+        left = max_bytes - sum(len(d.payload) for d in found)
+        try:
+            return await self._at_once(consumer, max_records, left, must=False) if left > 0 else ()
+        except (Lost, Again, PlatformError):
+            return ()
+        except BaseException:
+            for record in found:  # nobody gets them: they go back at once
+                held = consumer.held.pop(record.sequence, None)
+                if held is not None:
+                    self._api.client.on_stray(held.ack)
+            raise
 
     async def _at_once(
         self, consumer: ConsumerState, max_records: int, max_bytes: int, *, must: bool = True
@@ -162,7 +176,7 @@ class Taker:
                     raise
             except BaseException:
                 for message in found:  # nobody gets them: they go back at once
-                    self._api.client.on_stray(message)
+                    self._api.client.on_stray(message.reply)
                 raise
             finally:
                 consumer.listening.discard(inbox)
@@ -195,6 +209,7 @@ class Taker:
     async def _keep(self, consumer: ConsumerState, found: list[wire.Msg]) -> tuple[Delivery, ...]:
         """Note who has what, and give up what was delivered too often."""
         kept = []
+        lost: list[tuple[int, Held, str]] = []
         acknowledged = consumer.config.ack_policy != "none"
         for message in found:
             token = ack_token(message.reply)
@@ -214,13 +229,15 @@ class Taker:
             else:
                 consumer.ack_pending += token.deliveries == 1
                 most = consumer.config.max_deliver
+                if token.sequence in consumer.dying:
+                    continue
                 if most and token.deliveries > most:
                     held.deliveries = most
-                    consumer.dying[token.sequence] = (held, "max_deliver")
-                    await self._giving_up.end(consumer, token.sequence)
+                    lost.append((token.sequence, held, "max_deliver"))
                     continue
                 consumer.held[token.sequence] = held
             kept.append(delivery(message, token, subject))
+        self._giving_up.tell(await self._giving_up.give_up(consumer, lost))
         return tuple(kept)
 
     def _note_stall(self, consumer: ConsumerState) -> None:
