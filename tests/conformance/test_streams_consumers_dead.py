@@ -21,25 +21,9 @@ from tests.conformance.streams_engines import ENGINES, acks, in_thread, payloads
 DEAD = ConsumerConfig(dead_letter_subject="dead.s", max_deliver=2)
 
 
-GAPS = {
-    "jetstream": {
-        "test_max_deliver_sends_a_dead_letter": "a letter has the record's msg_id, not one of its own",
-        "test_a_letter_dies_again": "a letter has the record's msg_id, not one of its own",
-        "test_what_cannot_be_stored_stays_and_is_told": "a failed letter is told of again at every try",
-        "test_letters_that_wait_hold_the_consumer_back": "letters that wait go on when there is no subject any more",
-        "test_a_stall_is_told_once_and_its_end_too": "each record that is given up is told by itself",
-        "test_an_idle_consumer_is_removed": "the server removes idle consumers in its own time",
-    }
-}
-"""What an engine does otherwise than these tests ask, by the test."""
-
-
 @pytest.fixture(params=ENGINES)
 def engine(request, tmp_path):
     """Each engine, not open yet."""
-    gap = GAPS.get(request.param, {}).get(request.node.originalname)
-    if gap:
-        pytest.skip(f"{request.param}: {gap}")
     return ENGINES[request.param](tmp_path)
 
 

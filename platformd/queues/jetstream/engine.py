@@ -15,9 +15,9 @@ from typing import Any
 import trio
 
 from platformd.core.clock import Clock
-from platformd.core.errors import InvalidInput, LimitReached, NotFound, PlatformError, Unavailable
+from platformd.core.errors import Conflict, InvalidInput, LimitReached, NotFound, PlatformError, Unavailable
 from platformd.core.settings import NatsSettings, QueueSettings
-from platformd.model.subjects import subject_error
+from platformd.model.subjects import patterns_overlap, subject_error
 from platformd.queues.checks import check_pattern, check_same_start, check_subjects, named, no_consumer, no_stream
 from platformd.queues.codec.frames import check_name
 from platformd.queues.contract import (
@@ -258,6 +258,8 @@ class JetStreamStreams:
             elif sum(len(s.consumers) for s in self._inventory.streams.values()) >= self._queues.max_consumers:
                 limit = self._queues.max_consumers
                 raise LimitReached(f"there are {limit} consumers, which is the limit", subject=named(stream, name))
+            if state.config.retention == "work_queue":
+                _check_alone(state, name, config)
             if config.dead_letter_subject:
                 self._check_letters(state, name, config.dead_letter_subject)
             consumer = await self._inventory.put_consumer(state, name, config)
@@ -371,6 +373,17 @@ class JetStreamStreams:
         if found is None:
             raise no_consumer(stream, name)
         return found
+
+
+def _check_alone(state: StreamState, name: str, config: ConsumerConfig) -> None:
+    for other in state.consumers.values():
+        theirs = other.config.filter_subject
+        if other.name != name and patterns_overlap(config.filter_subject, theirs):
+            raise Conflict(
+                f"its filter {config.filter_subject!r} overlaps {theirs!r} of consumer {other.name!r}",
+                subject=named(state.name, name),
+                hint="each record of a work queue is one consumer's: choose another filter",
+            )
 
 
 _NOWHERE = StreamState(name="", there="", config=StreamConfig(subjects=()))

@@ -36,6 +36,7 @@ NO_ROOM_WAIT = 0.02
 SILENCE = 0.25
 """Seconds without a word after which a request that should not wait is taken to have got all that it will get."""
 _TOO_LARGE = "Message Size Exceeds MaxBytes"
+_NONE = "No Messages"
 _GONE = ("Consumer Deleted", "Consumer is push based", "Stream Deleted")
 
 
@@ -141,6 +142,11 @@ class Taker:
         found, status = await self._request(consumer, ask, SILENCE)
         if not found and status == _TOO_LARGE and must:
             found, _ = await self._request(consumer, ask | {"batch": 1, "max_bytes": 0}, SILENCE)
+        if not found and status == _NONE and consumer.pending and room > 0:
+            # A record that was just acknowledged to its publisher may not be counted yet.
+            found, _ = await self._request(consumer, ask | {"expires": round(NO_ROOM_WAIT * 1e9)}, SILENCE)
+            if not found:
+                await self._refresh(consumer)
         if limited and room > 0 and len(found) == room and room < max_records and consumer.pending:
             self._note_stall(consumer)
         return await self._keep(consumer, found)
