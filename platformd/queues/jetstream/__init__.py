@@ -30,7 +30,9 @@ seek                    deletes the consumer and makes it anew: deliveries are c
                         retention ``interest``, whose records would go with it.
 acknowledgements        a server that is killed may forget the newest of them: those records come again.
 ``exhausted``           and ``redelivered``, ``stalled``: since the daemon started.
-dead letters            written once, or twice if the daemon is killed just then and the record has no msg_id.
+dead letters            when thousands are given up in one call, the reasons of those beyond the first batch are
+                        lost if the daemon is killed just then; the records come again. A letter that cannot be written
+                        is kept in the consumer's metadata, up to about 100 kB of them.
 information             what we do shows at once; what others do, within ``nats.status_interval``. The rate in bytes
                         takes all records to be of the mean size.
 ``live``, ``push``      there are none: NATS's own clients follow and feed subjects.
