@@ -52,7 +52,7 @@ from platformd.pipelines.rules import check_expressions
 from platformd.queues.advisories import log_advisories
 from platformd.queues.contract import Streams
 from platformd.queues.jetstream import open_jetstream
-from platformd.queues.native import open_native
+from platformd.queues.native import NativeStreams, open_native
 from platformd.registry import controller as registry
 
 log = logging.getLogger("platformd")
@@ -180,6 +180,7 @@ class Daemon:
                 everything.cancel()
 
     async def _serve(self, platform: Platform) -> None:
+        streams = platform.streams
         context = ApiContext(
             conductor=platform.conductor,
             streams=platform.streams,
@@ -191,6 +192,7 @@ class Daemon:
             sockets=dict(platform.streams.addresses),
             stopping=self._stopping,
             node_name=platform.node_name,
+            socket_statistics=streams.socket_statistics if isinstance(streams, NativeStreams) else None,
         )
         async with trio.open_nursery() as faces:
             door = partial(serve_door, user_keys(platform.store), platform.settings, stopping=self._stopping)

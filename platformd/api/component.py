@@ -113,6 +113,7 @@ class Component:
             nodes=await self._all(NODE),
             watchers=self._watches.open,
             loop_lag_seconds=await loop_lag(),
+            sockets=self._context.socket_statistics() if self._context.socket_statistics else None,
         )
         # Thousands of series take tens of milliseconds: not on the loop.
         return Response(await trio.to_thread.run_sync(render, snapshot, self._http), content_type=CONTENT_TYPE)

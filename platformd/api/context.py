@@ -12,6 +12,7 @@ from platformd.coordination.contract import Store
 from platformd.core.clock import Clock
 from platformd.core.settings import Settings
 from platformd.queues.contract import Streams
+from platformd.queues.statistics import SocketStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,10 @@ class ApiContext:
     started_ns: int
     """When the daemon started, nanoseconds since the epoch."""
     sockets: dict[str, str]
-    """The queue sockets for programs: ``ingest`` and ``fetch``."""
+    """The queue sockets for programs: ``ingest``, ``fetch``, and where the engine has them ``push`` and ``live``."""
     stopping: trio.Event
     """Set when the daemon begins to stop: watches end."""
     node_name: str
     """This machine, as a Node."""
+    socket_statistics: Callable[[], SocketStatistics] | None = None
+    """What ``push`` and ``live`` did, where the engine has them."""

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from platformd.coordination.contract import StoreStatus
 from platformd.model.resource import AnyResource
 from platformd.queues.contract import ConsumerInfo, StreamInfo
+from platformd.queues.statistics import SocketStatistics
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -82,6 +83,7 @@ class Snapshot:
     nodes: tuple[AnyResource, ...]
     watchers: int
     loop_lag_seconds: float
+    sockets: SocketStatistics | None = None
 
 
 def render(snapshot: Snapshot, http: HttpMetrics) -> bytes:
@@ -101,6 +103,8 @@ class _SnapshotCollector(Collector):
         yield from _store(snapshot.store)
         yield from _streams(snapshot.streams)
         yield from _consumers(snapshot.consumers)
+        if snapshot.sockets is not None:
+            yield from _sockets(snapshot.sockets)
         yield from _pipelines(snapshot.pipelines)
         yield from _nodes(snapshot.nodes)
 
@@ -166,6 +170,20 @@ def _consumers(consumers: tuple[ConsumerInfo, ...]) -> Iterator[Metric]:
     yield _counter("consumer_redelivered", "Deliveries beyond the first.", labels, rows("redelivered"))
     yield _counter("consumer_exhausted", "Records given up after max_deliver.", labels, rows("exhausted"))
     yield _counter("consumer_stalled", "Fetches that waited for max_ack_pending.", labels, rows("stalled"))
+
+
+def _sockets(sockets: SocketStatistics) -> Iterator[Metric]:
+    refusals = [((reason,), float(count)) for reason, count in sockets.refusals().items()]
+    yield _counter("push_messages", "Messages received from plain nng programs.", (), [((), sockets.push_messages)])
+    yield _counter("push_records", "Records of them that were stored.", (), [((), sockets.push_records)])
+    yield _counter("push_refused", "Records of them that were not, by reason.", ("reason",), refusals)
+    yield _gauge("live_subscribers", "Connections to the live socket.", (), [((), sockets.live_subscribers)])
+    yield _counter("live_refused", "Connections to it that were refused.", (), [((), sockets.live_refused)])
+    yield _counter("live_timeouts", "Subscribers that took nothing for too long.", (), [((), sockets.live_timeouts)])
+    yield _counter("live_records", "Records that were published live.", (), [((), sockets.live_records)])
+    yield _counter("live_sent", "Records that were sent, for each subscriber.", (), [((), sockets.live_sent)])
+    what = "Records that a subscriber missed because it was too slow, for each."
+    yield _counter("live_dropped", what, (), [((), sockets.live_dropped)])
 
 
 def _pipelines(pipelines: tuple[AnyResource, ...]) -> Iterator[Metric]:

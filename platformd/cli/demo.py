@@ -268,11 +268,13 @@ def _progress(expected: int, options: DemoOptions) -> Iterator[Callable[[int], N
 def _keep(daemon: PrivateDaemon, out: IO[str]) -> None:
     """Stay up until Ctrl-C, or until the daemon ends."""
     socket = shlex.quote(str(daemon.socket))
+    live = shlex.quote("ipc://" + str(daemon.socket.with_suffix(".queues") / "live.sock"))
     out.write(
         "\nThe daemon stays up until Ctrl-C. Attach from another terminal:\n\n"
         f"  platformd --socket {socket} tui\n"
         f"  platformd --socket {socket} get all\n"
         f"  curl --unix-socket {socket} http://localhost/v1/pipelines/{PIPELINE}\n"
+        f"  nngcat --sub --dial {live} --subscribe '' --quoted   # Debian: nng-utils\n"
     )
     out.flush()
     with contextlib.suppress(KeyboardInterrupt):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import trio
 
 from platformd.core.clock import Clock
@@ -21,50 +20,13 @@ from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.completions import Completions
 from platformd.queues.native.library import U32, call, whole
 from platformd.queues.native.sockets import ROLES, Listen
+from platformd.queues.statistics import SocketStatistics
 
 REPORT_SECONDS = 10.0
 """The least time between two lines in the log about the same sockets."""
 LEAST_BUFFER = 4096
 
 log = logging.getLogger("platformd.queues")
-
-
-class SocketStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``push`` and ``live`` did since the engine was opened; see ``pd_socket_statistics``."""
-
-    push_messages: int
-    """Messages received."""
-    push_records: int
-    """Records of them that were stored."""
-    push_invalid: int
-    """Messages that could not be read, or whose subject is none."""
-    push_not_captured: int
-    """Records on subjects that no stream captures."""
-    push_too_large: int
-    """Records over ``queues.max_record``."""
-    push_full: int
-    """Records for which the stream or the disk had no room."""
-    push_failed: int
-    """Records that were not stored for another reason."""
-    push_refusal: str
-    """Why the last record was not stored."""
-    live_subscribers: int
-    """Connections now."""
-    live_refused: int
-    """Connections that were refused: too many, or not a SUB socket."""
-    live_timeouts: int
-    """Subscribers that were disconnected, because they took nothing for ``queues.live_timeout``."""
-    live_records: int
-    """Records that were published."""
-    live_sent: int
-    """Records that were sent, for each subscriber."""
-    live_dropped: int
-    """Records that were not sent, because a subscriber was too slow, for each."""
-
-    @property
-    def push_refused(self) -> int:
-        """All that push did not store."""
-        return self.push_invalid + self.push_not_captured + self.push_too_large + self.push_full + self.push_failed
 
 
 def options(settings: QueueSettings) -> Any:
@@ -178,8 +140,8 @@ def losses(before: SocketStatistics, now: SocketStatistics) -> dict[str, str]:
     lines: dict[str, str] = {}
     refused = now.push_refused - before.push_refused
     if refused:
-        reasons = ("invalid", "not_captured", "too_large", "full", "failed")
-        counts = {reason: getattr(now, f"push_{reason}") - getattr(before, f"push_{reason}") for reason in reasons}
+        earlier = before.refusals()
+        counts = {reason: count - earlier[reason] for reason, count in now.refusals().items()}
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items() if count)
         lines["push"] = f"records that were sent there were not stored ({why}); the last because {now.push_refusal}"
     dropped, timeouts = now.live_dropped - before.live_dropped, now.live_timeouts - before.live_timeouts

@@ -24,7 +24,6 @@ from platformd.queues.contract import (
 )
 from platformd.queues.native import broker, library, supported
 from platformd.queues.native._native import ffi, lib
-from platformd.queues.native.broker import SocketStatistics
 from platformd.queues.native.checks import (
     check_same_retention,
     check_subjects,
@@ -33,6 +32,7 @@ from platformd.queues.native.checks import (
 )
 from platformd.queues.native.consumers import NativeConsumers
 from platformd.queues.native.library import call
+from platformd.queues.statistics import SocketStatistics
 
 STOP_DEADLINE = 10.0
 """Seconds for what was accepted to get onto the disk when the engine stops."""
