@@ -24,6 +24,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from platformd.model.schema import Encoding, Framing
+
 Durability = Literal["fsync", "os", "memory"]
 """What an acknowledgement means: on the disk; with the operating system (survives the daemon's death);
 in the daemon's memory."""
@@ -46,6 +48,18 @@ class _Fact(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
+class RecordFormat(_Fact, frozen=True, kw_only=True):
+    """What the payloads of a stream are."""
+
+    encoding: Encoding = "bytes"
+    framing: Framing = "container"
+    """For ``avro``."""
+    schema: str = ""
+    """As JSON, with no reference left in it; empty: none."""
+    validate: bool = False
+    """Whether a batch with a payload that does not fit is refused."""
+
+
 class StreamConfig(_Fact, frozen=True, kw_only=True):
     """What a stream is, for the engine."""
 
@@ -66,6 +80,7 @@ class StreamConfig(_Fact, frozen=True, kw_only=True):
     duplicate_window: float = 86400.0
     """Seconds; 0 never looks for duplicates."""
     duplicate_limit: int = 1_048_576
+    format: RecordFormat = RecordFormat()
 
 
 class StreamInfo(_Fact, frozen=True, kw_only=True):
@@ -304,7 +319,8 @@ class Streams(Protocol):
 
         Raises:
             NotFound: no stream captures a subject.
-            InvalidInput: the subjects belong to several streams, or a subject is not valid.
+            InvalidInput: the subjects belong to several streams, or a subject is not valid. Or a payload does not fit
+                the stream's ``format``, and that says ``validate``: ``errors`` has the records' positions.
             TooLarge: a record or the batch is over its limit.
             PreconditionFailed: ``expect_last_sequence`` or ``expect_last_subject_sequence`` does not hold.
             LimitReached: the stream is full and its ``discard`` is ``new``.

@@ -38,6 +38,7 @@ class Status(IntEnum):
     CORRUPTED = 14
     EXISTS = 15
     STREAM_FULL = 16
+    UNCHECKED = 17
 
 
 _ERRORS: dict[int, tuple[type[PlatformError], str | None]] = {
@@ -57,7 +58,14 @@ _ERRORS: dict[int, tuple[type[PlatformError], str | None]] = {
     Status.CORRUPTED: (Corrupted, "restore the file from a backup, or remove it to go on without its records"),
     Status.EXISTS: (Conflict, None),
     Status.STREAM_FULL: (LimitReached, "consume or purge records, or raise the stream's limit"),
+    Status.UNCHECKED: (Unavailable, "nothing was stored; simplify the stream's schema, or publish smaller batches"),
 }
+
+
+def detail_of(error: PlatformError) -> str:
+    """The sentence of ``error`` as a reply frame carries it: what is wrong, and where."""
+    places = "; ".join(f"{e.path}: {e.message}" if e.path else e.message for e in error.errors)
+    return f"{error.message}: {places}" if places else error.message
 
 
 def error_for(status: int, detail: str, *, subject: str | None = None) -> PlatformError:
