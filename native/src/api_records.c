@@ -58,6 +58,7 @@ static int append_local(pd_engine *engine, const char *name, const uint8_t *data
         append->token = token;
         append->bytes = length;
         append->pending.finish = finish_append;
+        batch.checked = true; /* by whoever calls, in this process */
         rc = pd_stream_append(stream, &batch, (enum pd_durability)durability, expect, &append->pending, error);
         if (rc != PD_OK)
             free(append);

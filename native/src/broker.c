@@ -2,7 +2,8 @@
  *
  * Ingest: a batch is checked and appended by the door's thread, in the order in which it came, and answered
  * by the commit thread when it is as durable as was asked. When more bytes wait for the disk than
- * max_pending_appends the door stops receiving, and the producers feel it.
+ * max_pending_appends the door stops receiving, and the producers feel it. Between the two a batch for a stream that
+ * validates waits at the gate.
  *
  * Fetch: what there is goes out at once; a fetch that finds nothing is parked on its consumer and answered by
  * whoever makes something visible, or by the timer.
@@ -58,6 +59,11 @@ static void publish_finished(struct pd_pending *pending)
     pd_work_answer(work, &reply, stream);
 }
 
+static void refuse_gated(struct pd_gated *gated, int status, const char *why)
+{
+    pd_work_refuse(WORK_OF(gated, gated), status, why);
+}
+
 static void handle_ingest(struct pd_work *work, const struct pd_request *request)
 {
     pd_engine *engine = work->door->engine;
@@ -75,9 +81,23 @@ static void handle_ingest(struct pd_work *work, const struct pd_request *request
         work->pending.finish = publish_finished;
         const struct pd_expectation expect = {request->arg1, PD_NO_EXPECTATION};
         rc = pd_stream_append(stream, &batch, (enum pd_durability)request->flags, &expect, &work->pending, &error);
+        if (rc == PD_UNCHECKED) {
+            work->gated = (struct pd_gated){
+                .stream = stream,
+                .batch = batch,
+                .pending = &work->pending,
+                .expect = expect,
+                .durability = (enum pd_durability)request->flags,
+                .refuse = refuse_gated,
+            };
+            pd_stream_ref(stream); /* the gate's, if it takes it */
+            rc = pd_gate_park(&engine->gate, &work->gated, &error);
+            if (rc != PD_OK)
+                pd_stream_unref(stream);
+        }
         pd_stream_unref(stream);
     }
-    if (rc != PD_OK) /* else the work is the commit thread's by now */
+    if (rc != PD_OK) /* else the work is the commit thread's or the gate's by now */
         pd_work_refuse(work, rc, error.text);
 }
 

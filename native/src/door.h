@@ -11,6 +11,7 @@
 
 #include "consumer.h"
 #include "engine.h"
+#include "gate.h"
 #include "nng_api.h"
 #include "stream.h"
 #include "wire.h"
@@ -21,6 +22,7 @@ struct pd_door;
 struct pd_work {
     struct pd_pending pending; /* when it is an append */
     struct pd_fetch fetch;     /* when it is a fetch */
+    struct pd_gated gated;     /* when it is an append whose records are looked at first */
     struct pd_work *next;      /* in the queue, or among the free ones */
     struct pd_door *door;
     nng_ctx ctx;

@@ -53,6 +53,7 @@ int pd_engine_open(const char *directory, const pd_options *options, pd_engine *
     }
     engine->options = *options;
     engine->completions.event_fd = -1;
+    pd_gate_init(&engine->gate);
     pthread_mutex_init(&engine->opening, NULL);
     pthread_mutex_init(&engine->lock, NULL);
     if ((rc = start(engine, error)) != PD_OK) {
@@ -72,6 +73,7 @@ void pd_engine_stop(pd_engine *engine)
     struct pd_broker *broker = atomic_load(&engine->broker);
     if (broker != NULL)
         pd_broker_quiesce(broker);
+    pd_gate_close(&engine->gate);
     pd_commit_stop(&engine->commit);
     pthread_mutex_lock(&engine->opening);
     for (uint32_t i = 0; i < engine->stream_count; i++)
@@ -88,6 +90,7 @@ void pd_engine_free(pd_engine *engine)
     for (uint32_t i = 0; i < engine->stream_count; i++)
         pd_stream_unref(engine->streams[i]);
     pd_commit_fini(&engine->commit);
+    pd_gate_fini(&engine->gate);
     pd_completions_fini(&engine->completions);
     pd_advisories_fini(&engine->advisories);
     pd_router_free(engine->router);
@@ -206,6 +209,7 @@ int pd_engine_accept(pd_engine *engine, const char *name, const uint8_t *data, s
         return pd_fail(error, PD_STOPPING, "the daemon is stopping");
     int rc = pd_batch_check(data, length, &limits, &batch->header, error);
     batch->data = data;
+    batch->checked = false;
     if (rc == PD_OK)
         rc = pd_engine_owner(engine, name, batch, stream, error);
     if (rc != PD_OK)

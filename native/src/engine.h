@@ -9,6 +9,7 @@
 #include "base.h"
 #include "commit.h"
 #include "completion.h"
+#include "gate.h"
 #include "hash.h"
 #include "router.h"
 #include "stream.h"
@@ -52,6 +53,7 @@ struct pd_engine {
     struct pd_timer timer;
     struct pd_completions completions;
     struct pd_advisories advisories;
+    struct pd_gate gate;
     _Atomic(struct pd_broker *) broker; /* set once */
     _Atomic(struct pd_live *) live;     /* set once: who is told what readers see */
 };

@@ -46,8 +46,9 @@ struct pd_expectation {
 };
 
 struct pd_batch_view {
-    const uint8_t *data; /* checked */
+    const uint8_t *data; /* its form was checked */
     struct pd_batch_header header;
+    bool checked; /* its records fit the stream's format, if that was asked for */
 };
 
 /* pd_stream_config.retention */

@@ -186,6 +186,10 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
     memcpy(pending->stream, stream->name, sizeof pending->stream);
     pthread_mutex_lock(&stream->lock);
     int rc = pd_stream_check_open(stream, error);
+    if (rc == PD_OK && stream->config.validate != 0 && !batch->checked)
+        rc = pd_fail(error, PD_UNCHECKED,
+                     "stream %s validates: publish over the ingest socket or HTTP, where records are checked",
+                     stream->name);
     bool by_subject = stream->config.max_records_per_subject != 0 && stream->config.discard_new != 0;
     if (rc == PD_OK && (by_subject || expect->last_on_subject != PD_NO_EXPECTATION))
         rc = pd_stream_index_require(stream, error);
@@ -194,7 +198,8 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
     if (rc == PD_STORAGE_FULL || stream->full)
         note_full(stream, rc);
     pthread_mutex_unlock(&stream->lock);
-    pd_count(rc == PD_OK ? &stream->engine->counters.appends : &stream->engine->counters.refused, 1);
+    if (rc != PD_UNCHECKED) /* which is no refusal yet */
+        pd_count(rc == PD_OK ? &stream->engine->counters.appends : &stream->engine->counters.refused, 1);
     if (rc != PD_OK) {
         free(pending->bitmap);
         pending->bitmap = NULL;

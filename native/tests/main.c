@@ -20,6 +20,7 @@ void test_start(void);
 void test_letters(void);
 void test_dead(void);
 void test_consumer(void);
+void test_gate(void);
 void test_wire(void);
 void test_plain(void);
 void test_live(void);
@@ -35,7 +36,7 @@ static const struct {
     {"log", test_log},           {"full", test_full},       {"journal", test_journal},     {"consumer", test_consumer},
     {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},       {"threads", test_threads},
     {"start", test_start},       {"letters", test_letters}, {"retention", test_retention}, {"plain", test_plain},
-    {"live", test_live},         {"dead", test_dead},
+    {"live", test_live},         {"dead", test_dead},       {"gate", test_gate},
 };
 
 int main(int count, char **arguments)

@@ -32,6 +32,7 @@ from platformd.queues.codec import (
     encode_duplicates,
 )
 from platformd.queues.codec.frames import ACK, FETCH, PUBLISH, VERSION
+from platformd.queues.codec.status import detail_of
 from platformd.queues.contract import Ack, ConsumerInfo, Delivery, Durability, Published, Record
 from platformd.queues.gateway.holding import Holding
 
@@ -105,7 +106,8 @@ def refusal(error: PlatformError, operation: int) -> Reply:
         status = (
             Status.STREAM_FULL if full else next((s for kind, s in _STATUS if isinstance(error, kind)), Status.IO_ERROR)
         )
-    detail = f"{error.subject}: {error.message}" if error.subject else error.message
+    said = detail_of(error)
+    detail = f"{error.subject}: {said}" if error.subject else said
     if isinstance(error, Unsupported) and error.hint:
         detail += f" ({error.hint})"
     return Reply(operation=operation, status=status, detail=detail)

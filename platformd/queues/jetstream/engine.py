@@ -19,6 +19,7 @@ from platformd.core.errors import Conflict, InvalidInput, LimitReached, NotFound
 from platformd.core.settings import NatsSettings, QueueSettings
 from platformd.model.subjects import patterns_overlap, subject_error
 from platformd.queues.checks import check_pattern, check_same_start, check_subjects, named, no_consumer, no_stream
+from platformd.queues.codec import encode_batch
 from platformd.queues.codec.frames import check_name
 from platformd.queues.contract import (
     Ack,
@@ -33,6 +34,7 @@ from platformd.queues.contract import (
     StreamConfig,
     StreamInfo,
 )
+from platformd.queues.encodings.checkers import Checkers
 from platformd.queues.jetstream import limits
 from platformd.queues.jetstream.acking import Acker
 from platformd.queues.jetstream.advisories import Advisories
@@ -62,6 +64,7 @@ class JetStreamStreams:
         self._api = api = Api(client, settings)
         self._advisories = advisories = Advisories(clock)
         self._inventory = Inventory(api, self._names, settings, advisories)
+        self._checkers = Checkers()
         self._publisher = Publisher(api, self._names, queues, settings, clock, advisories)
         self._looker = Looker(api, self._names, settings.replicas)
         giving_up = self._giving_up = GivingUp(client, self._find, self._bury, self._inventory.remember, advisories)
@@ -107,6 +110,7 @@ class JetStreamStreams:
             while self._under_way:
                 self._idle = trio.Event()
                 await self._idle.wait()
+            await self._checkers.stop()
         self._api.client.stop()
 
     # Streams
@@ -131,6 +135,7 @@ class JetStreamStreams:
         """As ``contract.Streams.delete_stream``."""
         async with self._changing:
             await self._inventory.delete_stream(self._state(name))
+            self._checkers.forget(name)
 
     def streams(self) -> tuple[StreamInfo, ...]:
         """As ``contract.Streams.streams``."""
@@ -197,6 +202,9 @@ class JetStreamStreams:
         captured = route(records, [self._inventory.captures(r.subject) for r in records])
         if state is None or captured != state.name:
             raise NotFound(f"stream {stream!r} does not capture {records[0].subject!r}", subject=named(stream))
+        form = state.config.format
+        if form.validate:  # the gateway's other producers wait meanwhile, at most as long as a check may take
+            await self._checkers.check(state.name, form, encode_batch(records, 0))
         submission = await self._publisher.begin(batch)
         self._under_way += 1
         return submission

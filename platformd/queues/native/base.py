@@ -12,12 +12,14 @@ from platformd.core.clock import Clock
 from platformd.core.errors import PlatformError, Unavailable
 from platformd.queues.codec import decode_block
 from platformd.queues.contract import Delivery, StreamConfig
+from platformd.queues.encodings.checkers import Checkers
 from platformd.queues.native import library
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.broker import LossReporter
 from platformd.queues.native.catalogue import Catalogue, StoredConsumer
 from platformd.queues.native.checks import named, no_stream, storage_error
 from platformd.queues.native.completions import Completions
+from platformd.queues.native.gate import Gate
 from platformd.queues.native.library import call
 
 THREADS = 8
@@ -36,6 +38,8 @@ class NativeBase:
         self._completions = Completions(engine, event_fd)
         self._losses = LossReporter(engine, self._completions, clock)
         self._streams: dict[str, StreamConfig] = {}
+        self._checkers = Checkers()
+        self._gate = Gate(engine, self._checkers, self._streams)
         self._consumers: dict[str, dict[str, StoredConsumer]] = {}
         self._changing = trio.Lock()
         self._limiter = trio.CapacityLimiter(THREADS)

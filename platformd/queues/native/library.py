@@ -114,6 +114,7 @@ def stream_config(config: StreamConfig) -> Any:
             "max_records_per_subject": whole("max_records_per_subject", config.max_records_per_subject, U64),
             "retention": RETENTIONS.index(config.retention),
             "discard_new": config.discard == "new",
+            "validate": config.format.validate,
         },
     )
 

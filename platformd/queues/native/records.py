@@ -54,6 +54,7 @@ class NativeRecords(NativeBase):
         """
         batch = encode_batch(records, self._clock.time_ns())
         name = stream or self.stream_for(records[0].subject) or ""
+        form = self._stream_config(name).format if name else None
         if name:
             await self._know_subjects(name, expect_last_subject_sequence is not None)
         expected = (
@@ -64,6 +65,8 @@ class NativeRecords(NativeBase):
         where = (self._engine, stream.encode(), batch, len(batch), durability_code(durability))
         append = partial(lib.pd_append_expecting, *where, *expected)
         await trio.lowlevel.checkpoint_if_cancelled()
+        if form is not None and form.validate:
+            await self._checkers.check(name, form, batch)
         while True:
             self._check_open()
             token, error = self._completions.token(), ffi.new("pd_error *")

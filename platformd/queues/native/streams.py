@@ -63,6 +63,7 @@ class NativeStreams(NativeConsumers):
     def start(self) -> None:
         """Begin to take completions."""
         self._completions.start(self._take_advisories)
+        self._gate.start()
 
     def serve(self, paths: dict[str, Path], settings: QueueSettings) -> None:
         """Open the sockets. Blocks.
@@ -98,6 +99,8 @@ class NativeStreams(NativeConsumers):
             await self._losses.stop()
             await trio.to_thread.run_sync(lib.pd_engine_stop, self._engine, abandon_on_cancel=True)
             await self._completions.stop()
+            await self._gate.stop()
+            await self._checkers.stop()
             return True
         return False
 
@@ -165,6 +168,7 @@ class NativeStreams(NativeConsumers):
                 self._catalogue.undo_delete(name)
                 raise
         self._catalogue.finish_delete(name)
+        self._checkers.forget(name)
         self.cut_bytes.pop(name, None)
         for place in [p for p in self.problems if p.partition("/")[0] == name]:
             del self.problems[place]

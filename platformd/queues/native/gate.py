@@ -1,0 +1,87 @@
+"""Batches from the sockets for streams that validate: from C's gate to the checkers and back.
+
+C tells by an eventfd that batches wait; one task here takes them in their order, asks, and answers. It takes them
+as fast as they come, since the gate has no more than a bounded number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import trio
+
+from platformd.core.errors import InvalidInput, LimitReached, PlatformError
+from platformd.queues.codec import Status
+from platformd.queues.codec.status import detail_of
+from platformd.queues.contract import StreamConfig
+from platformd.queues.encodings.checkers import Checkers
+from platformd.queues.native import library
+from platformd.queues.native._native import ffi, lib
+from platformd.queues.native.library import call
+
+MAX_DETAIL = 4096
+"""Bytes of the sentence that a publisher is told."""
+
+_STATUSES: tuple[tuple[type[PlatformError], Status], ...] = (
+    (InvalidInput, Status.INVALID),
+    (LimitReached, Status.LIMIT_REACHED),
+)
+
+
+class Gate:
+    """Answers C's gate.
+
+    Args:
+        engine: the ``pd_engine``.
+        checkers: who looks into payloads.
+        streams: the configurations, as they are at any time.
+    """
+
+    def __init__(self, engine: Any, checkers: Checkers, streams: Mapping[str, StreamConfig]) -> None:
+        self._engine = engine
+        self._checkers = checkers
+        self._streams = streams
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+
+    def start(self) -> None:
+        """Begin. A system task, for the reason that ``Completions`` has one."""
+        event_fd = ffi.new("int *")
+        call("queues", lib.pd_gate_open, self._engine, event_fd)
+        trio.lowlevel.spawn_system_task(self._run, event_fd[0])
+
+    async def stop(self) -> None:
+        """End. The engine has stopped, and with it everything was answered."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def _run(self, event_fd: int) -> None:
+        try:
+            with self._scope:
+                while True:
+                    await trio.lowlevel.wait_readable(event_fd)
+                    self._take()
+        finally:
+            self._ended.set()
+
+    def _take(self) -> None:
+        token, name = ffi.new("uint64_t *"), ffi.new("char[64]")
+        batch, length = ffi.new("uint8_t **"), ffi.new("size_t *")
+        while lib.pd_gate_take(self._engine, token, name, batch, length):
+            stream = ffi.string(name).decode()
+            data = library.take_block(batch[0], length[0])
+            config = self._streams.get(stream)
+            done = partial(self._answer, token[0])
+            if config is None or not config.format.validate:  # it was changed meanwhile
+                done(None)
+            else:
+                self._checkers.submit(stream, config.format, data, done)
+
+    def _answer(self, token: int, refused: PlatformError | None) -> None:
+        status, why = Status.OK, ""
+        if refused is not None:
+            status = next((s for kind, s in _STATUSES if isinstance(refused, kind)), Status.UNCHECKED)
+            why = detail_of(refused)
+        lib.pd_gate_answer(self._engine, token, status, why.encode()[:MAX_DETAIL])
