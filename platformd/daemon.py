@@ -28,7 +28,9 @@ from platformd.api.context import ApiContext
 from platformd.api.door import serve_door
 from platformd.api.server import serve
 from platformd.conductor import Conductor, ownership
+from platformd.conductor import schemas as schema_controller
 from platformd.conductor import streams as stream_controller
+from platformd.conductor.schemas import SchemaRules
 from platformd.coordination.contract import Store
 from platformd.coordination.etcd import open_etcd
 from platformd.coordination.recipes import claim, user_keys
@@ -46,11 +48,14 @@ from platformd.health import controller as health
 from platformd.health.host import HostCollector
 from platformd.model.kinds import KINDS
 from platformd.model.resource import AnyResource, Resource
+from platformd.model.schema import SCHEMA
 from platformd.model.service import ENDPOINT, SERVICE, EndpointSpec, EndpointStatus, ServiceSpec, ServiceStatus
+from platformd.model.stream import STREAM
 from platformd.pipelines import controller as pipelines
 from platformd.pipelines.rules import check_expressions
 from platformd.queues.advisories import log_advisories
 from platformd.queues.contract import Streams
+from platformd.queues.encodings.checkers import Checkers
 from platformd.queues.jetstream import open_jetstream
 from platformd.queues.native import NativeStreams, open_native
 from platformd.registry import controller as registry
@@ -88,18 +93,38 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
         async with (
             _open_store(state, settings, clock) as store,
             _open_streams(state, settings, clock) as streams,
+            _checkers() as checkers,
         ):
             conductor = Conductor(store, clock, uuid7(clock), KINDS, admission={"Pipeline": (check_expressions,)})
+            _guard_schemas(conductor, checkers)
             platform = Platform(
                 settings=settings, clock=clock, store=store, streams=streams, conductor=conductor, node_name=node_name
             )
             async with _ring() as controllers:
                 await controllers.start(partial(ownership.run, conductor))
                 await controllers.start(partial(log_advisories, streams))
+                await controllers.start(partial(schema_controller.run, conductor))
                 await controllers.start(partial(stream_controller.run, conductor, streams))
                 async with _ring() as services:
                     await _start_services(services, platform)
                     yield platform
+
+
+@asynccontextmanager
+async def _checkers() -> AsyncIterator[Checkers]:
+    """Who looks into schemas when they are registered; the queues have their own for what is published."""
+    checkers = Checkers()
+    try:
+        yield checkers
+    finally:
+        with trio.CancelScope(shield=True):
+            await checkers.stop()
+
+
+def _guard_schemas(conductor: Conductor, checkers: Checkers) -> None:
+    rules = SchemaRules(conductor, checkers)
+    conductor.guard(SCHEMA, rules.writing_schema)
+    conductor.guard(STREAM, rules.writing_stream)
 
 
 @asynccontextmanager

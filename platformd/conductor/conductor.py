@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -41,6 +41,12 @@ def key_of(kind: str, tenant: str, name: str) -> bytes:
     return ROOT + f"{kind}/{tenant}/{name}".encode()
 
 
+Guard = Callable[[AnyResource | None, AnyResource | None], AbstractAsyncContextManager[None]]
+"""Rules that compare what is there (``None``: nothing) with what is wanted (``None``: to delete it) or with other
+resources. Entered before a write of spec, labels or annotations, and left after it; raises to refuse. It is entered for
+a dry run too, and again when a write is tried again."""
+
+
 class Conductor:
     """Create, read, change, delete and watch resources of every kind."""
 
@@ -65,7 +71,12 @@ class Conductor:
         self._clock = clock
         self._new_id = new_id
         self._admission = dict(admission or {})
+        self._guards: dict[str, Guard] = {}
         self.kinds = tuple(kinds)
+
+    def guard(self, kind: Kind, guard: Guard) -> None:
+        """From now on ``guard`` is entered around every write of a user to ``kind``."""
+        self._guards[kind.name] = guard
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -192,9 +203,10 @@ class Conductor:
                 raise _missing(kind, resource.name, resource.tenant)
             wanted = await self._with_owner(resource, current)
             written, outcome = self._next(kind, wanted, current)
-            if outcome == "unchanged" or dry_run:
+            if outcome == "unchanged":
                 return written, outcome
-            done = await self._write(written, current)
+            async with self._guarded(kind, current, written):
+                done = written if dry_run else await self._write(written, current)
             if done is not None:
                 return done, outcome
         raise _contended(resource)
@@ -251,16 +263,17 @@ class Conductor:
         for _ in range(MAX_CONTENTION):
             current = await self.get(kind, name, tenant)
             self._expect(current, current, expect_revision, expect_absent=False)
-            if not current.finalizers:
-                if dry_run or await self._remove(current):
-                    return current, True
-            elif current.deleting_at is not None or dry_run:
-                return current, False
-            else:
-                marked = msgspec.structs.replace(current, deleting_at=self._now(), updated_at=self._now())
-                done = await self._write(marked, current)
-                if done is not None:
-                    return done, False
+            async with self._guarded(kind, current, None):
+                if not current.finalizers:
+                    if dry_run or await self._remove(current):
+                        return current, True
+                elif current.deleting_at is not None or dry_run:
+                    return current, False
+                else:
+                    marked = msgspec.structs.replace(current, deleting_at=self._now(), updated_at=self._now())
+                    done = await self._write(marked, current)
+                    if done is not None:
+                        return done, False
         raise _contended(current)
 
     # -- for controllers ----------------------------------------------------------------------------
@@ -311,6 +324,12 @@ class Conductor:
             if kind.name == resource.kind:
                 return kind
         raise InvalidInput("there is no such kind", subject=resource.kind)
+
+    def _guarded(
+        self, kind: Kind, current: AnyResource | None, wanted: AnyResource | None
+    ) -> AbstractAsyncContextManager[None]:
+        guard = self._guards.get(kind.name)
+        return nullcontext() if guard is None else guard(current, wanted)
 
     def _check(self, kind: Kind, resource: AnyResource) -> None:
         checks = (*kind.checks, *self._admission.get(kind.name, ()))

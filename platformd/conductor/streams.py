@@ -13,12 +13,13 @@ import trio
 
 from platformd.conductor.conductor import Conductor
 from platformd.conductor.reconcile import run_controller
+from platformd.conductor.schemas import format_of
 from platformd.core.clock import rfc3339
 from platformd.core.errors import Conflict, NotFound, PlatformError
 from platformd.core.quantities import seconds, size_bytes
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
 from platformd.model.stream import STREAM, StreamSpec, StreamStatus
-from platformd.queues.contract import StreamConfig, StreamInfo, Streams
+from platformd.queues.contract import RecordFormat, StreamConfig, StreamInfo, Streams
 
 FINALIZER = "queues"
 """What this controller takes off when a stream's records are gone."""
@@ -35,7 +36,7 @@ async def run(
     await run_controller(conductor, STREAM, controller.reconcile, task_status=task_status)
 
 
-def config_of(spec: StreamSpec) -> StreamConfig:
+def config_of(spec: StreamSpec, form: RecordFormat) -> StreamConfig:
     """What the engine is told."""
     return StreamConfig(
         subjects=spec.subjects,
@@ -48,6 +49,7 @@ def config_of(spec: StreamSpec) -> StreamConfig:
         retention=spec.retention,
         duplicate_window=seconds(spec.duplicate_window),
         duplicate_limit=spec.duplicate_limit,
+        format=form,
     )
 
 
@@ -66,7 +68,7 @@ class _Controller:
             await self._conductor.finalize(resource, FINALIZER)
             return None
         try:
-            info = await self._ensure(name, config_of(resource.spec))
+            info = await self._ensure(name, config_of(resource.spec, await format_of(self._conductor, resource)))
         except Conflict as error:
             await self._refuse(resource, "SubjectsTaken", error)
             return STATUS_INTERVAL * 5

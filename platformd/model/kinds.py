@@ -6,10 +6,11 @@ from platformd.core.errors import NotFound, nearest
 from platformd.model.kind import Kind
 from platformd.model.node import NODE
 from platformd.model.pipeline import PIPELINE
+from platformd.model.schema import SCHEMA
 from platformd.model.service import ENDPOINT, SERVICE
 from platformd.model.stream import STREAM
 
-KINDS: tuple[Kind, ...] = (NODE, SERVICE, ENDPOINT, STREAM, PIPELINE)
+KINDS: tuple[Kind, ...] = (NODE, SERVICE, ENDPOINT, SCHEMA, STREAM, PIPELINE)
 """Every kind, in the order that listings of kinds have."""
 
 BY_NAME: dict[str, Kind] = {k.name: k for k in KINDS}

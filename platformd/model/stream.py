@@ -10,6 +10,7 @@ from platformd.core.errors import FieldError
 from platformd.core.quantities import Duration, Size
 from platformd.model.kind import Column, Kind
 from platformd.model.resource import Status, Struct
+from platformd.model.schema import Encoding, Framing, SchemaDocument, reference, schema_error
 from platformd.model.subjects import patterns_overlap, subject_error
 
 
@@ -45,6 +46,23 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     duplicate_limit: Annotated[int, msgspec.Meta(ge=0, le=16_777_216)] = 1_048_576
     """How many ids are remembered at most; the oldest are forgotten first."""
 
+    encoding: Encoding = "bytes"
+    framing: Framing = "container"
+    """For ``avro``: what is around the values."""
+    schema: Annotated[
+        str | SchemaDocument | None,
+        msgspec.Meta(
+            description="NAME@VERSION of the schema register, or the schema itself: Avro's for `avro`, JSON Schema "
+            "2020-12 for `utf-8`, `json`, `msgpack` and `npy`, of which it describes the header as an object of descr, "
+            "fortran_order and shape.",
+            examples=["survey.alert@2", {"type": "object", "required": ["id"]}],
+        ),
+    ] = None
+    """What a payload may be."""
+    validate: bool = False
+    """Whether publishing a record that does not fit ``encoding`` and ``schema`` is refused, with everything that is in
+    its batch. Dead letters are the engine's own and cannot be checked: such a stream takes none."""
+
 
 class StreamStatus(Status, frozen=True, kw_only=True):
     """What the engine has. ``state`` is ``pending``, ``active`` or ``error``."""
@@ -77,6 +95,27 @@ def _check_subjects(spec: StreamSpec) -> list[FieldError]:
     return errors
 
 
+def _check_format(spec: StreamSpec) -> list[FieldError]:
+    errors = []
+    if spec.encoding == "bytes" and (spec.schema is not None or spec.validate):
+        what = "validate" if spec.schema is None else "schema"
+        message = "says nothing about encoding bytes, which is anything"
+        errors.append(FieldError(path=f"spec.{what}", message=message, hint="name another encoding"))
+    if spec.framing != "container" and spec.encoding != "avro":
+        errors.append(FieldError(path="spec.framing", message=f"{spec.framing!r} is for encoding avro"))
+    if spec.encoding == "avro" and spec.framing != "container" and spec.schema is None:
+        errors.append(FieldError(path="spec.schema", message=f"framing {spec.framing!r} cannot be read without one"))
+    if isinstance(spec.schema, str):
+        if reference(spec.schema) is None:
+            message = f"{spec.schema[:100]!r} is not a reference"
+            hint = "refer to the register as NAME@VERSION, or write the schema here"
+            errors.append(FieldError(path="spec.schema", message=message, hint=hint))
+    elif spec.schema is not None:
+        wrong = schema_error(spec.schema)
+        errors += [FieldError(path="spec.schema", message=wrong)] if wrong else []
+    return errors
+
+
 STREAM = Kind(
     name="Stream",
     plural="streams",
@@ -85,7 +124,10 @@ STREAM = Kind(
     status=StreamStatus,
     aliases=("st",),
     finalizer="queues",
-    checks=(_check_subjects,),
+    checks=(
+        _check_subjects,
+        _check_format,
+    ),
     transitions={
         "pending": frozenset({"active", "error"}),
         "active": frozenset({"error"}),
@@ -98,6 +140,7 @@ STREAM = Kind(
         Column(title="BYTES", path="status.bytes", format="bytes"),
         Column(title="RATE", path="status.messages_per_second", format="rate"),
         Column(title="CONSUMERS", path="status.consumers", format="count"),
+        Column(title="ENCODING", path="spec.encoding", wide=True),
         Column(title="FIRST", path="status.first_sequence", format="count", wide=True),
         Column(title="LAST", path="status.last_sequence", format="count", wide=True),
         Column(title="OLDEST", path="status.first_record_at", format="age", wide=True),

@@ -12,6 +12,7 @@ from platformd.core.errors import NotFound, Unsupported
 from platformd.model.kinds import KINDS
 from platformd.model.node import NODE
 from platformd.model.pipeline import PIPELINE, FilterStage
+from platformd.model.schema import SchemaVersion
 
 
 def pipeline(**stage: Any) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def test_a_document_of_this_version_is_read_as_it_is(kind: Any) -> None:
 
 SPECS: dict[str, Any] = {
     "Stream": as_kind("stream").spec(subjects=("a.>",)),
+    "Schema": as_kind("schema").spec(type="json", versions=(SchemaVersion(version=1, schema={}),)),
     "Endpoint": as_kind("ep").spec(service="s", address="h"),
     "Pipeline": read_resource(PIPELINE, pipeline()).spec,
 }
