@@ -173,8 +173,14 @@ async def test_settings_that_cannot_be(directory, settings, match):
     assert "secret" not in str(refused.value)
 
 
+SEED = Key("U").seed
+DAMAGED = SEED[:20] + ("A" if SEED[20] != "A" else "B") + SEED[21:]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "SUx", "SUAAA", Key("A").seed, Key("U").public, Key("U").seed[:-1] + "A", "nonsense!"]
+    "text",
+    ["", "SUx", "SUAAA", Key("A").seed, Key("U").public, DAMAGED, "nonsense!"],
+    ids=["empty", "one digit", "short", "an account's", "public", "damaged", "nonsense"],
 )
 def test_seeds_that_are_none(tmp_path, text):
     """What is not a user's seed is refused, and not repeated."""
