@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "platformd apply -f alerts.yaml",
+        "platformd apply -f config/examples/schemas.yaml   # schemas, and streams that refuse what does not fit",
         "platformd apply -f ./site --dry-run",
         "platformd get pipeline alerts -o yaml | sed s/0.55/0.65/ | platformd apply -f -",
     )

@@ -26,6 +26,7 @@ POLL_SECONDS: Final = 0.1
 
 @click.command(
     epilog=examples(
+        "platformd delete schema site.note   # refused while a stream refers to it",
         "platformd delete stream alerts",
         "platformd delete pipeline/alerts stream/alerts --ignore-not-found",
         "platformd delete -f alerts.yaml --no-wait",

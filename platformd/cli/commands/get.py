@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "platformd get streams",
+        "platformd get schemas -o wide",
         "platformd get pipeline alerts -o yaml",
         "platformd get stream/alerts pipeline/alerts",
         "platformd get all -l team=transients -o wide",
