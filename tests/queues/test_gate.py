@@ -6,6 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import pynng
 import trio
 import trio.testing
 
@@ -14,6 +15,7 @@ from platformd.core.clock import SystemClock
 from platformd.core.errors import LimitReached, PlatformError
 from platformd.core.settings import QueueSettings
 from platformd.queues.contract import Record, RecordFormat, StreamConfig
+from platformd.queues.native.broker import statistics
 from platformd.queues.native.engine import NativeStreams, open_native
 from tests.support.daemon import short_directory
 
@@ -96,3 +98,18 @@ async def asked(streams: NativeStreams) -> None:
 
 def open_at(directory: Path):
     return open_native(directory / "streams", directory / "q", QueueSettings(), SystemClock())
+
+
+async def test_push_to_a_stream_that_validates_is_refused_by_name() -> None:
+    """The push socket gives no answers, so nothing is looked at for it: what it brings is not stored, it is counted as
+    refused, and the reason names the sockets to use."""
+    with short_directory() as directory:
+        async with open_at(directory) as streams:
+            await streams.put_stream("s", CONFIG)
+            with pynng.Push0(dial=streams.addresses["push"], send_timeout=10_000) as push:
+                await trio.to_thread.run_sync(push.send, b"a.b\n1")
+                with trio.fail_after(10):
+                    while not (found := statistics(streams._engine)).push_refused:  # noqa: ASYNC110 - C counts it
+                        await trio.sleep(0.01)
+            assert "stream s validates: publish over the ingest socket or HTTP" in found.push_refusal
+            assert streams.stream("s").last_sequence == 0
