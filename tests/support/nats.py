@@ -117,9 +117,13 @@ class NatsServer:
             connection.close()
 
     def pause(self) -> None:
-        """Hold it as it is."""
+        """Hold it as it is; it is held when this returns."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + READY_WITHIN
+        while psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < deadline, "NATS cannot be held"
+            time.sleep(0.001)
 
     def go_on(self) -> None:
         """Let it go on after ``pause``."""

@@ -33,6 +33,8 @@ WAIT_PIECE = 5.0
 """Seconds that one request waits at JetStream; a longer fetch asks again."""
 NO_ROOM_WAIT = 0.02
 """Seconds that stand for none when ``max_ack_pending`` leaves no room."""
+COUNTED_WITHIN = 0.25
+"""Seconds that JetStream is given to offer a record that it has acknowledged to its publisher."""
 SILENCE = 0.25
 """Seconds without a word after which a request that should not wait is taken to have got all that it will get."""
 _TOO_LARGE = "Message Size Exceeds MaxBytes"
@@ -144,7 +146,7 @@ class Taker:
             found, _ = await self._request(consumer, ask | {"batch": 1, "max_bytes": 0}, SILENCE)
         if not found and status == _NONE and consumer.pending and room > 0:
             # A record that was just acknowledged to its publisher may not be counted yet.
-            found, _ = await self._request(consumer, ask | {"expires": round(NO_ROOM_WAIT * 1e9)}, SILENCE)
+            found, _ = await self._request(consumer, ask | {"expires": round(COUNTED_WITHIN * 1e9)}, 2 * COUNTED_WITHIN)
             if not found:
                 await self._refresh(consumer)
         if limited and room > 0 and len(found) == room and room < max_records and consumer.pending:
