@@ -5,6 +5,7 @@ Another engine joins by a class like ``SqliteEngine`` and a line in ``ENGINES``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -78,3 +79,5 @@ async def eventually(condition: Callable[[], Awaitable[bool]], clock: trio.testi
         if clock is not None:
             clock.jump(0.05)
         await trio.testing.wait_all_tasks_blocked()
+        # The threads that are waited for get the interpreter's lock, or this would spin beside them for seconds.
+        time.sleep(0.0005)  # noqa: ASYNC251
