@@ -236,13 +236,8 @@ static int build_index(struct pd_segment *segment, pd_error *error)
     return PD_OK;
 }
 
-int pd_segment_find(struct pd_segment *segment, uint64_t sequence, uint64_t *offset, pd_error *error)
+const struct pd_mark *pd_segment_mark_before(const struct pd_segment *segment, uint64_t sequence)
 {
-    int rc = pd_segment_map(segment, error);
-    if (rc == PD_OK && !segment->indexed)
-        rc = build_index(segment, error);
-    if (rc != PD_OK)
-        return rc;
     size_t low = 0;
     size_t high = segment->mark_count;
     while (high - low > 1) {
@@ -252,7 +247,17 @@ int pd_segment_find(struct pd_segment *segment, uint64_t sequence, uint64_t *off
         else
             high = middle;
     }
-    struct pd_mark at = segment->marks[low];
+    return &segment->marks[low];
+}
+
+int pd_segment_find(struct pd_segment *segment, uint64_t sequence, uint64_t *offset, pd_error *error)
+{
+    int rc = pd_segment_map(segment, error);
+    if (rc == PD_OK && !segment->indexed)
+        rc = build_index(segment, error);
+    if (rc != PD_OK)
+        return rc;
+    struct pd_mark at = *pd_segment_mark_before(segment, sequence);
     for (;;) {
         struct pd_batch_header header;
         if ((rc = hop(segment, at.offset, at.sequence, &header, error)) != PD_OK)

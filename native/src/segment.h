@@ -68,6 +68,9 @@ bool pd_segment_mark(struct pd_segment *segment, uint64_t offset, const struct p
  * place. */
 int pd_segment_find(struct pd_segment *segment, uint64_t sequence, uint64_t *offset, pd_error *error);
 
+/* The last mark at or before the sequence, of an indexed segment. */
+const struct pd_mark *pd_segment_mark_before(const struct pd_segment *segment, uint64_t sequence);
+
 /* Learn oldest_time_ns and newest_time_ns. */
 int pd_segment_times(struct pd_segment *segment, pd_error *error);
 

@@ -97,16 +97,7 @@ static int near_before(const struct pd_log *log, uint64_t sequence, uint64_t *ne
     int rc = pd_segment_find(segment, sequence, &offset, error);
     if (rc != PD_OK)
         return rc;
-    size_t low = 0;
-    size_t high = segment->mark_count;
-    while (high - low > 1) {
-        size_t middle = (low + high) / 2;
-        if (segment->marks[middle].sequence <= sequence)
-            low = middle;
-        else
-            high = middle;
-    }
-    *near = segment->marks[low].sequence;
+    *near = pd_segment_mark_before(segment, sequence)->sequence;
     return PD_OK;
 }
 

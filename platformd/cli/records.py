@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import base64
 import re
 import signal
@@ -250,19 +251,12 @@ def text_of(payload: bytes) -> str | None:
         return None
 
 
-class Writer:
+class Writer(abc.ABC):
     """Writes records to standard output and flushes, so that what is acknowledged has been written."""
 
+    @abc.abstractmethod
     def write(self, records: Sequence[Seen]) -> None:
         """Write ``records``."""
-        data = b"".join(self.encode(record) for record in records)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-    def encode(self, record: Seen) -> bytes:
-        """One record, with what ends it."""
-        raise NotImplementedError
 
 
 def writer(output: str, *, delimiter: str = "\n", form: str | None = None) -> Writer:
@@ -282,24 +276,36 @@ def _unescaped(text: str) -> str:
     return text.replace("\\0", "\0").replace("\\n", "\n").replace("\\t", "\t")
 
 
-class _Raw(Writer):
+class _OneByOne(Writer):
+    def write(self, records: Sequence[Seen]) -> None:
+        data = b"".join(self._encode(record) for record in records)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    @abc.abstractmethod
+    def _encode(self, record: Seen) -> bytes:
+        """One record, with what ends it."""
+
+
+class _Raw(_OneByOne):
     def __init__(self, delimiter: bytes) -> None:
         self._delimiter = delimiter
 
-    def encode(self, record: Seen) -> bytes:
+    def _encode(self, record: Seen) -> bytes:
         return record.payload + self._delimiter
 
 
-class _Json(Writer):
-    def encode(self, record: Seen) -> bytes:
+class _Json(_OneByOne):
+    def _encode(self, record: Seen) -> bytes:
         return as_json(record.document(), indent=0).encode() + b"\n"
 
 
-class _Form(Writer):
+class _Form(_OneByOne):
     def __init__(self, template: Template[Seen], delimiter: str) -> None:
         self._template, self._delimiter = template, delimiter
 
-    def encode(self, record: Seen) -> bytes:
+    def _encode(self, record: Seen) -> bytes:
         return (self._template.fill(record) + self._delimiter).encode("utf-8", "surrogateescape")
 
 

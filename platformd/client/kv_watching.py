@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from platformd.client.events import EventParser, ServerEvent
-from platformd.client.http import Head, Request, make_request
+from platformd.client.events import ServerEvent
+from platformd.client.following import ACCEPT, Following
+from platformd.client.http import Request, make_request
 from platformd.client.kv import bytes_of, watch_target
 from platformd.client.problems import problem_of
-from platformd.client.watching import EVENT_STREAM
 from platformd.core.errors import PlatformError
 
 _PROBLEM = {"content-type": "application/problem+json"}
@@ -44,7 +44,7 @@ class KeyChange:
         return bytes_of(self.document, "value") or b""
 
 
-class KeyWatchState:
+class KeyWatchState(Following[KeyChange]):
     """Where a watch of keys stands: makes each request, takes each answer's bytes, gives changes.
 
     Args:
@@ -54,7 +54,10 @@ class KeyWatchState:
         previous: have what was there before each change.
     """
 
+    WHAT = "a watch"
+
     def __init__(self, key: bytes, *, exact: bool = False, after: int | None = None, previous: bool = False) -> None:
+        super().__init__()
         self._target = watch_target(key, exact=exact)
         self._previous = previous
         self._after = after
@@ -62,8 +65,6 @@ class KeyWatchState:
         """What has been delivered of the revisions beyond ``_after``."""
         self._skip: set[tuple[int, bytes]] = set()
         """Of that, what will come again on this connection."""
-        self._parser = EventParser()
-        self._failure: PlatformError | None = None
 
     @property
     def after(self) -> int | None:
@@ -72,46 +73,15 @@ class KeyWatchState:
 
     def request(self) -> Request:
         """The request that goes on from here; for the first connection and for each after a lost one."""
-        self._parser, self._failure = EventParser(), None
+        self._connect()
         self._skip = set(self._delivered)
         path, query = self._target
         query = query | {"watch": ""} | ({"previous": ""} if self._previous else {})
         if self._after is not None:
             query["after"] = str(self._after)
-        return make_request("GET", path, query=query, headers={"accept": f"{EVENT_STREAM}, application/problem+json"})
+        return make_request("GET", path, query=query, headers=ACCEPT)
 
-    def check(self, head: Head) -> None:
-        """Whether ``head`` begins a watch.
-
-        Raises:
-            PlatformError: it is a success of another kind.
-        """
-        if head.status < 300 and head.media_type != EVENT_STREAM:
-            raise problem_of(500, {}, f"a watch was asked for, {head.media_type or 'nothing'} came".encode())
-
-    def feed(self, data: bytes) -> list[KeyChange]:
-        """The changes that ``data`` (body bytes) completes; what ends the watch is kept for ``raise_if_failed``."""
-        changes: list[KeyChange] = []
-        try:
-            for event in self._parser.feed(data):
-                change = self._change(event)
-                if change is not None:
-                    changes.append(change)
-        except PlatformError as error:
-            self._failure = error
-        return changes
-
-    def raise_if_failed(self) -> None:
-        """Raise what ended the watch, if something did.
-
-        Raises:
-            Gone: the revision to go on from has been compacted away.
-            PlatformError: any other error that the server ends the watch with, or an event that cannot be read.
-        """
-        if self._failure is not None:
-            raise self._failure
-
-    def _change(self, event: ServerEvent) -> KeyChange | None:
+    def _read(self, event: ServerEvent) -> KeyChange | None:
         try:
             document = msgspec.json.decode(event.data, type=dict)
             if event.event == "error":

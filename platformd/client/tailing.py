@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from platformd.client.events import EventParser, ServerEvent
-from platformd.client.http import Head, Request, make_request, path_of
-from platformd.client.problems import problem_of
-from platformd.client.watching import EVENT_STREAM
+from platformd.client.events import ServerEvent
+from platformd.client.following import ACCEPT, Following
+from platformd.client.http import Request, make_request, path_of
 from platformd.core.errors import PlatformError, from_problem
 from platformd.model.resource import DEFAULT_TENANT
 
@@ -64,7 +63,7 @@ class Tailed:
     """As it was sent (JSON types)."""
 
 
-class TailState:
+class TailState(Following[Tailed]):
     """Where a tail stands: makes each request, takes each answer's bytes, gives events.
 
     Args:
@@ -75,6 +74,8 @@ class TailState:
         on_slow: what happens when records come faster than they are taken.
     """
 
+    WHAT = "a tail"
+
     def __init__(
         self,
         stream: str,
@@ -84,11 +85,10 @@ class TailState:
         after: int | None = None,
         on_slow: SlowPolicy = "block",
     ) -> None:
+        super().__init__()
         self._path = path_of("streams", stream, "messages", tenant=tenant)
         self._query = {"watch": "", "subject": subject, "on_slow": on_slow}
         self._after = after
-        self._parser = EventParser()
-        self._failure: PlatformError | None = None
 
     @property
     def after(self) -> int | None:
@@ -97,44 +97,11 @@ class TailState:
 
     def request(self) -> Request:
         """The request that goes on from here; for the first connection and for each after a lost one."""
-        self._parser, self._failure = EventParser(), None
+        self._connect()
         query = self._query if self._after is None else self._query | {"after": str(self._after)}
-        accept = {"accept": f"{EVENT_STREAM}, application/problem+json"}
-        return make_request("GET", self._path, query=query, headers=accept)
+        return make_request("GET", self._path, query=query, headers=ACCEPT)
 
-    def check(self, head: Head) -> None:
-        """Whether ``head`` begins a tail.
-
-        Raises:
-            PlatformError: it is a success of another kind.
-        """
-        if head.status < 300 and head.media_type != EVENT_STREAM:
-            raise problem_of(500, {}, f"a tail was asked for, {head.media_type or 'nothing'} came".encode())
-
-    def feed(self, data: bytes) -> list[Tailed]:
-        """The events that ``data`` (body bytes) completes; what ends the tail is kept for ``raise_if_failed``."""
-        events: list[Tailed] = []
-        try:
-            for event in self._parser.feed(data):
-                one = self._event(event)
-                if one is not None:
-                    events.append(one)
-        except PlatformError as error:
-            self._failure = error
-        return events
-
-    def raise_if_failed(self) -> None:
-        """Raise what ended the tail, if something did.
-
-        Raises:
-            NotFound: the stream was deleted.
-            LimitReached: this reader was too slow, and its policy is ``disconnect``.
-            PlatformError: any other error that the server ends the tail with, or an event that cannot be read.
-        """
-        if self._failure is not None:
-            raise self._failure
-
-    def _event(self, event: ServerEvent) -> Tailed | None:
+    def _read(self, event: ServerEvent) -> Tailed | None:
         try:
             document = msgspec.json.decode(event.data, type=dict)
             if event.event == "error":

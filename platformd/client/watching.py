@@ -15,16 +15,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from platformd.client.events import EventParser, ServerEvent
-from platformd.client.http import Head, Request, make_request, path_of
-from platformd.client.problems import problem_of
+from platformd.client.events import ServerEvent
+from platformd.client.following import ACCEPT, Following
+from platformd.client.http import Request, make_request, path_of
 from platformd.client.reading import as_kind, read_resource
 from platformd.core.errors import PlatformError, from_problem
 from platformd.model.kind import Kind
 from platformd.model.kinds import BY_NAME
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
-
-EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +50,15 @@ class Change:
         return read_resource(kind, self.document)
 
 
-class WatchState:
+class WatchState(Following[Change]):
     """Where a watch stands: makes each request, takes each answer's bytes, gives changes."""
+
+    WHAT = "a watch"
 
     def __init__(
         self, kinds: Sequence[Kind | str], *, tenant: str = DEFAULT_TENANT, after: int | None = None, selector: str = ""
     ) -> None:
+        super().__init__()
         self._kinds = [as_kind(kind) for kind in kinds]
         self._tenant, self._selector = tenant, selector
         self._after = after or None  # no revision is 0, so after 0 means from the beginning too
@@ -65,8 +66,6 @@ class WatchState:
         """What has been delivered of the revisions beyond ``_after``."""
         self._skip: set[tuple[str, str, str]] = set()
         """Of that, what will come again on this connection."""
-        self._parser = EventParser()
-        self._failure: PlatformError | None = None
 
     @property
     def after(self) -> int | None:
@@ -75,7 +74,7 @@ class WatchState:
 
     def request(self) -> Request:
         """The request that goes on from here; for the first connection and for each after a lost one."""
-        self._parser, self._failure = EventParser(), None
+        self._connect()
         self._skip = set(self._delivered)
         query = {"watch": ""}
         if len(self._kinds) == 1:
@@ -87,46 +86,9 @@ class WatchState:
             query["label"] = self._selector
         if self._after is not None:
             query["after"] = str(self._after)
-        return make_request("GET", path, query=query, headers={"accept": f"{EVENT_STREAM}, application/problem+json"})
+        return make_request("GET", path, query=query, headers=ACCEPT)
 
-    def check(self, head: Head) -> None:
-        """Whether ``head`` begins a watch.
-
-        Raises:
-            PlatformError: it is a success of another kind. A failure (status 300 and up) is for the
-                caller, who collects its body.
-        """
-        if head.status < 300 and head.media_type != EVENT_STREAM:
-            raise problem_of(500, {}, f"a watch was asked for, {head.media_type or 'nothing'} came".encode())
-
-    def feed(self, data: bytes) -> list[Change]:
-        """The changes that ``data`` (body bytes) completes.
-
-        What ends the watch never hides the changes that came with it: it is kept for ``raise_if_failed``,
-        which is to be called once those are delivered.
-        """
-        changes: list[Change] = []
-        try:
-            for event in self._parser.feed(data):
-                change = self._change(event)
-                if change is not None:
-                    changes.append(change)
-        except PlatformError as error:
-            self._failure = error
-        return changes
-
-    def raise_if_failed(self) -> None:
-        """Raise what ended the watch, if something did.
-
-        Raises:
-            Gone: the revision to go on from has been compacted away; begin a new watch.
-            PlatformError: any other error that the server ends the watch with, or an event that cannot be read.
-            TooLarge: an event is over its limit.
-        """
-        if self._failure is not None:
-            raise self._failure
-
-    def _change(self, event: ServerEvent) -> Change | None:
+    def _read(self, event: ServerEvent) -> Change | None:
         try:
             document = msgspec.json.decode(event.data)
         except msgspec.DecodeError as error:

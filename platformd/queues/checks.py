@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from platformd.core.errors import Conflict, InvalidInput, NotFound, Unsupported
@@ -9,6 +10,11 @@ from platformd.model.subjects import patterns_overlap, subject_error
 from platformd.queues.contract import ConsumerConfig, StreamConfig
 
 _START_FIELDS = {"by_sequence": ("start_sequence",), "by_time": ("start_time_ns",)}
+
+I64 = 0x7FFF_FFFF_FFFF_FFFF
+"""The highest number that every engine and every JSON reader of ours can hold."""
+MAX_SECONDS = 3.0e9
+"""The longest time that is taken, about 95 years: in nanoseconds it fits 64 bits with room to add to."""
 
 
 def named(stream: str, consumer: str | None = None) -> str:
@@ -111,3 +117,25 @@ def check_work_queue(stream: str, name: str, config: ConsumerConfig, others: Map
                 subject=named(stream, name),
                 hint="choose filters of which at most one matches each record",
             )
+
+
+def whole(name: str, value: int, highest: int = I64, lowest: int = 0) -> int:
+    """``value`` if it is in its bounds.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if not lowest <= value <= highest:
+        raise InvalidInput(f"{value} is not between {lowest} and {highest}", subject=name)
+    return value
+
+
+def nanoseconds(name: str, seconds: float) -> int:
+    """``seconds`` as whole nanoseconds.
+
+    Raises:
+        InvalidInput: it is negative, not a number, or beyond reason.
+    """
+    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_SECONDS:
+        raise InvalidInput(f"{seconds} is not between 0 and {MAX_SECONDS:.0f} seconds", subject=name)
+    return round(seconds * 1e9)

@@ -8,8 +8,8 @@ import ssl
 import trio
 
 from platformd.coordination.etcd.settings import Endpoint
-from platformd.core.errors import InvalidInput
 from platformd.core.settings import EtcdSettings
+from platformd.core.tls import client_context
 
 _H2 = "h2"
 
@@ -24,14 +24,7 @@ def tls_context(settings: EtcdSettings) -> ssl.SSLContext:
     Raises:
         InvalidInput: a file cannot be read, or is not what it should be.
     """
-    name = settings.ca_file
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        if settings.cert_file:
-            name = f"{settings.cert_file}, {settings.key_file}"
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:  # of which ssl.SSLError is one
-        raise InvalidInput(f"cannot be used for TLS: {error.strerror or error}", subject=name) from error
+    context = client_context(settings.ca_file, settings.cert_file, settings.key_file)
     context.set_alpn_protocols([_H2])
     return context
 

@@ -13,6 +13,7 @@ import trio
 from platformd import __version__
 from platformd.core.errors import FieldError, InvalidInput, Unauthorized, Unsupported
 from platformd.core.settings import NatsSettings
+from platformd.core.tls import client_context
 from platformd.queues.jetstream import wire
 from platformd.queues.jetstream.login import credentials
 
@@ -112,15 +113,7 @@ def tls_context(settings: NatsSettings) -> ssl.SSLContext:
     Raises:
         InvalidInput: a file cannot be read, or is not what it should be.
     """
-    name = settings.ca_file
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        if settings.cert_file:
-            name = f"{settings.cert_file}, {settings.key_file}"
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:  # of which ssl.SSLError is one
-        raise InvalidInput(f"cannot be used for TLS: {error.strerror or error}", subject=name) from error
-    return context
+    return client_context(settings.ca_file, settings.cert_file, settings.key_file)
 
 
 async def dial(server: Server, settings: NatsSettings, tls: ssl.SSLContext, max_message: int) -> Admitted:

@@ -18,7 +18,15 @@ from platformd.core.clock import Clock
 from platformd.core.errors import Conflict, InvalidInput, LimitReached, NotFound, PlatformError, Unavailable
 from platformd.core.settings import NatsSettings, QueueSettings
 from platformd.model.subjects import patterns_overlap, subject_error
-from platformd.queues.checks import check_pattern, check_same_start, check_subjects, named, no_consumer, no_stream
+from platformd.queues.checks import (
+    check_pattern,
+    check_same_start,
+    check_subjects,
+    named,
+    no_consumer,
+    no_stream,
+    whole,
+)
 from platformd.queues.codec import encode_batch
 from platformd.queues.codec.frames import check_name
 from platformd.queues.contract import (
@@ -230,8 +238,8 @@ class JetStreamStreams:
         """As ``contract.Streams.read``; fewer than ``limit`` also when they are over ``READ_BYTES`` together."""
         state = self._state(stream)
         check_pattern(subject)
-        limits.whole("limit", limit, 0xFFFF_FFFF, 1)
-        found = await self._looker.read(state, limits.whole("after", after), limit, subject)
+        whole("limit", limit, 0xFFFF_FFFF, 1)
+        found = await self._looker.read(state, whole("after", after), limit, subject)
         if found:
             state.saw(found)
         return found
@@ -240,11 +248,11 @@ class JetStreamStreams:
         """As ``contract.Streams.purge``; ``before`` and ``keep`` together are not JetStream's."""
         state = self._state(stream)
         check_pattern(subject)
-        if limits.whole("before", before) and limits.whole("keep", keep):
+        if whole("before", before) and whole("keep", keep):
             raise limits.unsupported(named(stream), "a purge with both before and keep", "give one of them")
         ask: dict[str, Any] = {"filter": self._names.subject(subject)}
         ask |= {"seq": before} if before else {}
-        ask |= {"keep": limits.whole("keep", keep)} if keep else {}
+        ask |= {"keep": whole("keep", keep)} if keep else {}
         purged = await self._api.ask(f"STREAM.PURGE.{state.there}", ask, Purged, subject=named(stream), safe=False)
         if not keep:
             for consumer in state.consumers.values():
@@ -319,8 +327,8 @@ class JetStreamStreams:
     ) -> tuple[Delivery, ...]:
         """As ``contract.Streams.fetch``. A record whose bytes are over ``max_bytes`` with its headers comes alone."""
         found = self._consumer(stream, consumer)
-        limits.whole("max_records", max_records, 0xFFFF_FFFF, 1)
-        limits.whole("max_bytes", max_bytes, 0xFFFF_FFFF, 1)
+        whole("max_records", max_records, 0xFFFF_FFFF, 1)
+        whole("max_bytes", max_bytes, 0xFFFF_FFFF, 1)
         await trio.lowlevel.checkpoint_if_cancelled()
         found.used = trio.current_time()
         try:

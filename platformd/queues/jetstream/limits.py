@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, get_args
 
 import msgspec
 
 from platformd.core.errors import InvalidInput, Unsupported
 from platformd.core.settings import NatsSettings
-from platformd.queues.checks import check_pattern, named
+from platformd.queues.checks import check_pattern, named, nanoseconds, whole
 from platformd.queues.contract import (
     MAX_BACKOFF_STEPS,
     ConsumerConfig,
@@ -23,42 +22,17 @@ from platformd.queues.jetstream.records import rfc3339
 MAX_ACK_PENDING = 1_000_000
 MAX_WAITING = 4096
 """Fetches that may wait at JetStream for one consumer; the engine's own bound is ``max_waiting_fetches``."""
-MAX_SECONDS = 3.0e9
-"""About 95 years: what a time in nanoseconds is kept to."""
 SHORTEST = 0.1
 """Seconds: JetStream's shortest ``max_age`` and ``duplicate_window``."""
 
 _RETENTION = {"limits": "limits", "interest": "interest", "work_queue": "workqueue"}
 _POLICY = {"by_sequence": "by_start_sequence", "by_time": "by_start_time"}
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
-_I64 = 0x7FFF_FFFF_FFFF_FFFF
 
 
 def unsupported(subject: str, what: str, hint: str = "") -> Unsupported:
     """The error for something of the contract that this engine does not do."""
     return Unsupported(f"the jetstream queue engine does not do {what}", subject=subject, hint=hint or None)
-
-
-def whole(name: str, value: int, highest: int = _I64, lowest: int = 0) -> int:
-    """``value`` if it is in its bounds.
-
-    Raises:
-        InvalidInput: it is not.
-    """
-    if not lowest <= value <= highest:
-        raise InvalidInput(f"{value} is not between {lowest} and {highest}", subject=name)
-    return value
-
-
-def nanoseconds(name: str, seconds: float) -> int:
-    """``seconds`` as whole nanoseconds.
-
-    Raises:
-        InvalidInput: it is negative, not a number, or beyond reason.
-    """
-    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_SECONDS:
-        raise InvalidInput(f"{seconds} is not between 0 and {MAX_SECONDS:.0f} seconds", subject=name)
-    return round(seconds * 1e9)
 
 
 def check_stream(name: str, config: StreamConfig) -> None:

@@ -31,7 +31,7 @@ from platformd.core.errors import (
 )
 from platformd.core.quantities import size_bytes
 from platformd.core.settings import NatsSettings, QueueSettings
-from platformd.queues.checks import named
+from platformd.queues.checks import named, whole
 from platformd.queues.codec import encode_batch
 from platformd.queues.codec.frames import durability_code
 from platformd.queues.contract import Durability, Published, Record
@@ -40,7 +40,7 @@ from platformd.queues.jetstream.advisories import Advisories
 from platformd.queues.jetstream.api import NO_RESPONDERS, Api
 from platformd.queues.jetstream.errors import ApiError
 from platformd.queues.jetstream.inbox import Denied, Inbox, Lost, TimedOut
-from platformd.queues.jetstream.limits import unsupported, whole
+from platformd.queues.jetstream.limits import unsupported
 from platformd.queues.jetstream.names import Names
 from platformd.queues.jetstream.records import MAX_HEADERS, encode_headers, stored_size
 from platformd.queues.jetstream.state import StreamState

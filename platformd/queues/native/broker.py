@@ -13,12 +13,13 @@ from platformd.core.clock import Clock
 from platformd.core.errors import InvalidInput
 from platformd.core.quantities import seconds, size_bytes
 from platformd.core.settings import QueueSettings
+from platformd.queues.checks import whole
 from platformd.queues.codec.frames import durability_code
 from platformd.queues.contract import Advisory
 from platformd.queues.native import library, sockets
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.completions import Completions
-from platformd.queues.native.library import U32, call, whole
+from platformd.queues.native.library import U32, call
 from platformd.queues.native.sockets import ROLES, Listen
 from platformd.queues.statistics import SocketStatistics
 

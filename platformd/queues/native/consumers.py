@@ -17,6 +17,7 @@ import trio
 from platformd.core.errors import InvalidInput, NotFound, PlatformError, Unavailable
 from platformd.model.subjects import subject_error
 from platformd.queues.advisories import Advisories
+from platformd.queues.checks import whole
 from platformd.queues.codec import Status, error_for
 from platformd.queues.codec.frames import check_name, pack_acks
 from platformd.queues.contract import Ack, Advisory, ConsumerConfig, ConsumerInfo, DeliverPolicy, Delivery
@@ -25,7 +26,7 @@ from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.advisories import AdvisoryRing
 from platformd.queues.native.catalogue import StoredConsumer
 from platformd.queues.native.checks import check_pattern, check_same_start, check_work_queue, named, no_consumer
-from platformd.queues.native.library import U32, call, whole
+from platformd.queues.native.library import U32, call
 from platformd.queues.native.records import NativeRecords
 
 WAIT_PIECE_MS = 5000

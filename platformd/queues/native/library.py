@@ -6,7 +6,6 @@ functions of the nng that pynng brings: one nng in the process, and no Python be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -15,6 +14,7 @@ import pynng
 from platformd.core.errors import InvalidInput, Unsupported
 from platformd.core.quantities import size_bytes
 from platformd.core.settings import QueueSettings
+from platformd.queues.checks import nanoseconds, whole
 from platformd.queues.codec.status import error_for
 from platformd.queues.contract import (
     MAX_BACKOFF_STEPS,
@@ -35,8 +35,6 @@ ACK_POLICIES: tuple[AckPolicy, ...] = get_args(AckPolicy)
 """As ``pd_consumer_config.ack_policy`` numbers them."""
 RETENTIONS: tuple[Retention, ...] = ("limits", "interest", "work_queue")
 """As C numbers them."""
-MAX_SECONDS = 3.0e9
-"""About 95 years: the longest time that the engine is given."""
 
 
 def call(subject: str | None, function: Callable[..., int], *arguments: Any) -> None:
@@ -52,28 +50,6 @@ def call(subject: str | None, function: Callable[..., int], *arguments: Any) -> 
     status = function(*arguments, error)
     if status:
         raise error_for(status, ffi.string(error.text).decode(errors="replace"), subject=subject)
-
-
-def whole(name: str, value: int, highest: int, lowest: int = 0) -> int:
-    """``value`` if it is in its bounds.
-
-    Raises:
-        InvalidInput: it is not.
-    """
-    if not lowest <= value <= highest:
-        raise InvalidInput(f"{value} is not between {lowest} and {highest}", subject=name)
-    return value
-
-
-def nanoseconds(name: str, seconds: float) -> int:
-    """``seconds`` as whole nanoseconds.
-
-    Raises:
-        InvalidInput: it is negative, not a number, or beyond reason.
-    """
-    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_SECONDS:
-        raise InvalidInput(f"{seconds} is not between 0 and {MAX_SECONDS:.0f} seconds", subject=name)
-    return round(seconds * 1e9)
 
 
 def options(settings: QueueSettings) -> Any:

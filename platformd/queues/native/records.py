@@ -8,13 +8,14 @@ from functools import partial
 import trio
 
 from platformd.model.subjects import subject_error, subject_matches
+from platformd.queues.checks import whole
 from platformd.queues.codec import NO_EXPECTATION, Status, encode_batch, error_for
 from platformd.queues.codec.frames import durability_code
 from platformd.queues.contract import Delivery, Durability, Published, Record
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.base import NativeBase
 from platformd.queues.native.checks import check_pattern, named
-from platformd.queues.native.library import U32, U64, call, whole
+from platformd.queues.native.library import U32, U64, call
 
 READ_BYTES = 16 << 20
 """The most that one ``read`` gives, in bytes of records; it gives at least one record."""
