@@ -179,6 +179,16 @@ class Crowd:
             if 0 < done_at < record.invoked_at and 0 < record.start_revision < target and record.batches:
                 raise BrokenWatch(f"{record} began, after a compaction to {target} was done")
 
+    @property
+    def resumed(self) -> int:
+        """How many watchers came back for what they had missed, so far."""
+        return sum(len(chain) > 1 for chain in self._chains)
+
+    @property
+    def compactions(self) -> int:
+        """How many compactions were done so far."""
+        return len(self._compactions) - 1
+
     def told(self) -> dict[str, int]:
         """How much there was to check, for a test that wants to know that there was anything."""
         records = [self._all, *self._watches, *itertools.chain.from_iterable(self._chains)]
@@ -186,6 +196,6 @@ class Crowd:
             "watches": len(records),
             "batches": sum(len(record.batches) for record in records),
             "compacted": sum(isinstance(record.ended, Compacted) for record in records),
-            "compactions": len(self._compactions) - 1,
-            "chains": sum(len(chain) > 1 for chain in self._chains),
+            "compactions": self.compactions,
+            "chains": self.resumed,
         }
