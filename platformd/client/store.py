@@ -140,9 +140,7 @@ class RemoteStore:
         order: Order = "key",
     ) -> Listing:
         """See ``Store.list``. A long one comes in parts, all of one revision."""
-        pages = Pages(
-            key, end, revision=revision, limit=limit, keys_only=keys_only, count_only=count_only, order=order
-        )
+        pages = Pages(key, end, revision=revision, limit=limit, keys_only=keys_only, count_only=count_only, order=order)
         while True:
             try:
                 whole = pages.add(await self._ask(frames.LIST, *pages.request()))
