@@ -96,9 +96,7 @@ def measure_blocking(address: Path, scale: int) -> Measured:
                     store.txn([], [Put(key(number), VALUE)])
                     samples.append((perf_counter() - begin) * 1000)
 
-            workers = [
-                threading.Thread(target=write, args=(first, threads, total * scale)) for first in range(threads)
-            ]
+            workers = [threading.Thread(target=write, args=(first, threads, total * scale)) for first in range(threads)]
             begin = perf_counter()
             for worker in workers:
                 worker.start()
@@ -170,9 +168,7 @@ def figures(quick: bool) -> Iterator[Figure]:
         inside, outside, threads = rounds(Path(directory), quick)
     for name, text, unit, aim in ROWS:
         value, peer_value = best(outside, name, unit), best(inside, name, unit)
-        yield Figure(
-            name=f"socket: {text}", value=value, unit=unit, peer="in process", peer_value=peer_value, aim=aim
-        )
+        yield Figure(name=f"socket: {text}", value=value, unit=unit, peer="in process", peer_value=peer_value, aim=aim)
     for name, text, unit in THREADS:
         yield Figure(name=f"socket: {text}", value=best(threads, name, unit), unit=unit)
 

@@ -282,5 +282,3 @@ def test_no_trio_is_imported() -> None:
     """A program without trio pays nothing for it."""
     code = "import sys, platformd.client.store_blocking; sys.exit('trio' in sys.modules or 'asyncio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-

@@ -49,7 +49,7 @@ def test_all_errors_come_at_once() -> None:
         "stages": [
             {"type": "filter", "name": "Bad Name", "expression": ""},
             {"type": "magic", "name": "m"},
-        {"type": ["filter"], "name": "u"},
+            {"type": ["filter"], "name": "u"},
             {"name": "n"},
             {"type": "route", "name": "r", "routes": [{"subject": 1, "wen": "x"}]},
             "text",

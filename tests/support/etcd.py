@@ -12,7 +12,6 @@ import importlib.util
 import itertools
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ import pytest
 from platformd.coordination.contract import Store
 from platformd.coordination.etcd import EtcdSettings, open_etcd
 from platformd.core.settings import StoreSettings
+from tests.support.ports import free_ports
 
 READY_WITHIN = 20.0
 """Seconds that members may take to serve, on a machine that does other things too."""
@@ -54,18 +54,6 @@ def etcdctl(endpoint: str, *arguments: str) -> None:
     assert path is not None
     command = [str(path.with_name("etcdctl")), "--endpoints", endpoint, *arguments]
     subprocess.run(command, check=True, capture_output=True, timeout=READY_WITHIN)
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
-    finally:
-        for opened in sockets:
-            opened.close()
 
 
 def _die_with_parent() -> None:

@@ -10,7 +10,6 @@ import ctypes
 import http.client
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +25,7 @@ from typing import Any
 import psutil
 
 from platformd.core.settings import NatsSettings
+from tests.support.ports import free_port
 
 READY_WITHIN = 20.0
 """Seconds that a server may take to serve, on a machine that does other things too."""
@@ -41,14 +41,6 @@ def binary() -> Path | None:
         if path.exists():
             return path
     return None
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def _die_with_parent() -> None:

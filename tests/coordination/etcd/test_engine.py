@@ -24,7 +24,8 @@ from platformd.core.errors import (
 )
 from platformd.core.settings import StoreSettings
 from tests.conformance.store_engines import events_until, put
-from tests.support.etcd import binary, etcd_cluster, free_ports
+from tests.support.etcd import binary, etcd_cluster
+from tests.support.ports import free_ports
 
 LIMITS = StoreSettings()
 
