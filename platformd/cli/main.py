@@ -23,6 +23,7 @@ SECTIONS: Final = {
     "Records": ("publish", "subscribe", "consume", "stream", "consumer", "bench"),
     "Coordination": ("kv", "lease", "lock"),
     "The store": ("store", "backup", "restore"),
+    "Access": ("access",),
     "This program": ("completion", "version"),
 }
 """The subcommands as ``--help`` groups them; each is the module of its name in ``platformd.cli.commands``."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,10 @@ from platformd.model.resource import AnyResource, Resource, Status, Struct
 Check = Callable[[Any], list[FieldError]]
 """A rule that a spec must satisfy beyond its types: takes the spec, returns what is wrong with it, each
 path starting with ``spec``."""
+
+Subjects = Callable[[Any], Iterable[tuple[str, str]]]
+"""The subjects and patterns that a spec captures, reads or publishes to, each after its path: what a tenant's
+principals may only name below their tenant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,10 @@ class Kind:
     """The controller that must clean up before a deleted object goes; set on creation."""
     aliases: tuple[str, ...] = ()
     """Short names for the command line."""
+    facility: bool = False
+    """Whether its resources are the whole facility's, whatever tenant they name: see ``platformd.model.access``."""
+    subjects: Subjects = lambda _: ()
+    """What a spec says of subjects."""
 
     @property
     def resource_type(self) -> Any:

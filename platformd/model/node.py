@@ -67,6 +67,7 @@ NODE = Kind(
     summary="A machine of the platform, with what the host collector measured on it.",
     spec=NodeSpec,
     status=NodeStatus,
+    facility=True,
     aliases=("no",),
     columns=(
         Column(title="STATE", path="status.state"),

@@ -141,11 +141,16 @@ def _check_stages(spec: PipelineSpec) -> list[FieldError]:
     return errors
 
 
-def _check_subjects(spec: PipelineSpec) -> list[FieldError]:
-    named = [("spec.source", spec.source, True), ("spec.dead_letter", spec.dead_letter, False)]
+def _subjects(spec: PipelineSpec) -> list[tuple[str, str]]:
+    named = [("spec.source", spec.source), ("spec.dead_letter", spec.dead_letter)]
     for i, stage in enumerate(spec.stages):
         if isinstance(stage, RouteStage):
-            named += [(f"spec.stages[{i}].routes[{j}].subject", r.subject, False) for j, r in enumerate(stage.routes)]
+            named += [(f"spec.stages[{i}].routes[{j}].subject", r.subject) for j, r in enumerate(stage.routes)]
+    return named
+
+
+def _check_subjects(spec: PipelineSpec) -> list[FieldError]:
+    named = [(path, subject, path == "spec.source") for path, subject in _subjects(spec)]
     found = [(path, subject, subject_error(subject, pattern=pattern)) for path, subject, pattern in named]
     errors = [FieldError(path=path, message=f"{subject!r} {wrong}") for path, subject, wrong in found if wrong]
     if not errors:
@@ -180,6 +185,7 @@ PIPELINE = Kind(
     aliases=("pl",),
     finalizer="pipelines",
     checks=(_check_stages, _check_subjects, _check_durations),
+    subjects=_subjects,
     transitions={
         "pending": frozenset({"running", "degraded", "suspended", "error"}),
         "running": frozenset({"degraded", "suspended", "error"}),

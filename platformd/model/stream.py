@@ -124,6 +124,7 @@ STREAM = Kind(
     status=StreamStatus,
     aliases=("st",),
     finalizer="queues",
+    subjects=lambda spec: [(f"spec.subjects[{i}]", subject) for i, subject in enumerate(spec.subjects)],
     checks=(
         _check_subjects,
         _check_format,
