@@ -209,7 +209,7 @@ def may_touch(principal: Principal, operation: str, key: bytes, end: bytes | Non
         principal: who asks.
         operation: ``kv.read``, ``kv.write``, ``locks.read``…
         key: the first key.
-        end: the first key beyond; ``None``: there is none. Of a single key it is `X`.
+        end: the first key beyond; ``None``: there is none. Of a single key it is ``key + b"\x00"``.
     """
     if all(allowed(principal, operation, scope) for scope in ("other", "global")):
         return True
