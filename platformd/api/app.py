@@ -22,6 +22,7 @@ from platformd.api.leases import Leases
 from platformd.api.locks import Locks
 from platformd.api.messages import Messages
 from platformd.api.metrics import HttpMetrics
+from platformd.api.openapi.routes import Description
 from platformd.api.replies import accepted_request_id
 from platformd.api.resources import Resources
 from platformd.api.store import StoreRoutes
@@ -58,6 +59,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     Locks(context).add_to(app)
     StoreRoutes(context).add_to(app)
     Resources(context, watches).add_to(app)
+    Description(context).add_to(app)
     app.register_error_handler(PlatformError, problems.on_platform_error)
     app.register_error_handler(HTTPException, problems.on_http_error)
     app.register_error_handler(Exception, problems.on_fault)

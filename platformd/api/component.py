@@ -17,6 +17,8 @@ from quart_trio import QuartTrio
 from platformd import __version__
 from platformd.api.context import ApiContext
 from platformd.api.metrics import CONTENT_TYPE, HttpMetrics, Snapshot, render
+from platformd.api.openapi import Answer, operation
+from platformd.api.openapi.shapes import DaemonStatus, OfferedServices, Root
 from platformd.api.replies import Query, reply
 from platformd.api.watch import Watches
 from platformd.core.clock import rfc3339
@@ -24,6 +26,8 @@ from platformd.model.kind import Kind
 from platformd.model.node import NODE
 from platformd.model.pipeline import PIPELINE
 from platformd.model.resource import AnyResource
+
+TAG = "Component"
 
 LAG_SAMPLES = 3
 LAG_SLEEP_SECONDS = 0.002
@@ -53,6 +57,7 @@ class Component:
         app.add_url_rule("/services", "services", self.services, methods=["GET"])
         app.add_url_rule("/metrics", "metrics", self.metrics, methods=["GET"])
 
+    @operation("getRoot", TAG, answers={200: Answer("The links.", Root)})
     async def root(self) -> Response:
         """GET /: the name, the version and where to go from here."""
         Query()
@@ -60,12 +65,14 @@ class Component:
             "status": "/status",
             "services": "/services",
             "metrics": "/metrics",
+            "openapi": "/v1/openapi.json",
             "kinds": "/v1/kinds",
             "watch": "/v1/watch",
             **{kind.plural: f"/v1/{kind.plural}" for kind in self._kinds.values()},
         }
         return reply({"name": "platformd", "version": __version__, "links": links})
 
+    @operation("getStatus", TAG, answers={200: Answer("The status.", DaemonStatus)})
     async def status(self) -> Response:
         """GET /status: how the daemon is."""
         Query()
@@ -94,11 +101,13 @@ class Component:
             }
         )
 
+    @operation("listOfferedServices", TAG, answers={200: Answer("The services.", OfferedServices)})
     async def services(self) -> Response:
         """GET /services: what can be asked of this component, with a JSON Schema for the parameters."""
         Query()
         return reply({"items": self._services})
 
+    @operation("getMetrics", TAG, answers={200: Answer("The metrics.", str, ("text/plain",))})
     async def metrics(self) -> Response:
         """GET /metrics: the Prometheus text format."""
         Query()

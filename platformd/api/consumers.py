@@ -14,15 +14,20 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
-from platformd.api.message_forms import records_reply
+from platformd.api.message_forms import MSGPACK, records_reply
+from platformd.api.openapi import Answer, Body, operation
+from platformd.api.openapi.parameters import BODY_PROBLEMS, STREAM_NAME, WRITE_PROBLEMS, bounded, wait
+from platformd.api.openapi.shapes import AcksKnown, ConsumerListing, Records
 from platformd.api.replies import JSON, Query, json_body, reply
 from platformd.conductor.streams import engine_name
 from platformd.conductor.validation import validate
 from platformd.core.clock import parse_rfc3339
-from platformd.core.errors import FieldError, InvalidInput, NotFound, Unprocessable
+from platformd.core.errors import Conflict, FieldError, InvalidInput, NotFound, Unprocessable, Unsupported
 from platformd.core.quantities import Duration, seconds
 from platformd.model.resource import DEFAULT_TENANT
 from platformd.queues.contract import Ack, AckKind, ConsumerConfig, ConsumerInfo, DeliverPolicy, Delivery
+
+TAG: Final = "Consumers"
 
 MAX_WAIT: Final = 300.0
 """The longest that one fetch waits, seconds."""
@@ -84,33 +89,70 @@ class Consumers:
             app.add_url_rule(f"{one}/ack", f"{whose}ack", self.ack, methods=["POST"])
             app.add_url_rule(f"{one}/seek", f"{whose}seek", self.seek, methods=["POST"])
 
+    @operation(
+        "listConsumers",
+        TAG,
+        path=STREAM_NAME,
+        answers={200: Answer("The consumers.", ConsumerListing)},
+        problems=(NotFound,),
+    )
     async def consumers(self, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET …/consumers: where each consumer is."""
         Query()
         return reply({"items": self._streams.consumers(engine_name(name, tenant))})
 
+    @operation(
+        "getConsumer", TAG, path=STREAM_NAME, answers={200: Answer("The consumer.", ConsumerInfo)}, problems=(NotFound,)
+    )
     async def consumer(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET …/consumers/NAME: where one consumer is."""
         Query()
         return reply(self._info(name, consumer, tenant))
 
+    @operation(
+        "putConsumer",
+        TAG,
+        path=STREAM_NAME,
+        body=Body(ConsumerConfig, example={"filter_subject": "alerts.>", "ack_wait": 30.0}),
+        answers={200: Answer("The consumer.", ConsumerInfo)},
+        problems=(NotFound, Conflict, Unsupported, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def put_consumer(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
         """PUT …/consumers/NAME: create a consumer, or change its limits; the body is a ``ConsumerConfig``."""
         Query()
         config = await _body(ConsumerConfig, consumer)
         return reply(await self._streams.put_consumer(engine_name(name, tenant), consumer, config))
 
+    @operation(
+        "deleteConsumer",
+        TAG,
+        path=STREAM_NAME,
+        answers={204: Answer("It is forgotten.")},
+        problems=(NotFound, *WRITE_PROBLEMS),
+    )
     async def delete_consumer(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
         """DELETE …/consumers/NAME: forget where the consumer was; no record is touched."""
         Query()
         await self._streams.delete_consumer(engine_name(name, tenant), consumer)
         return Response(b"", 204)
 
+    @operation(
+        "fetchRecords",
+        TAG,
+        path=STREAM_NAME,
+        parameters=(
+            wait(MAX_WAIT, "How long to wait for the first record."),
+            bounded("max_records", "How many records at most.", DEFAULT_FETCH, MAX_FETCH),
+            bounded("max_bytes", "How many bytes at most; a record always fits.", DEFAULT_FETCH_BYTES, MAX_FETCH_BYTES),
+        ),
+        answers={200: Answer("The records.", Records, also={MSGPACK[0]: bytes})},
+        problems=(NotFound, Conflict, *WRITE_PROBLEMS),
+    )
     async def fetch(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
         """POST …/fetch?wait=30s&max_records=&max_bytes=: the next records, as soon as there are any; maybe none."""
         query = Query("wait", "max_records", "max_bytes")
-        wait = seconds(query.text("wait", "0"))
-        if wait > MAX_WAIT:
+        patience = seconds(query.text("wait", "0"))
+        if patience > MAX_WAIT:
             raise InvalidInput(f"one fetch waits for at most {MAX_WAIT:g}s", subject="wait", hint="fetch again")
         max_records = query.number("max_records", DEFAULT_FETCH, 1, MAX_FETCH)
         max_bytes = query.number("max_bytes", DEFAULT_FETCH_BYTES, 1, MAX_FETCH_BYTES)
@@ -119,7 +161,7 @@ class Consumers:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_waiting, nursery.cancel_scope)
             taken = await self._streams.fetch(
-                engine_name(name, tenant), consumer, max_records=max_records, max_bytes=max_bytes, wait=wait
+                engine_name(name, tenant), consumer, max_records=max_records, max_bytes=max_bytes, wait=patience
             )
             nursery.cancel_scope.cancel()
         return records_reply(taken)
@@ -128,10 +170,18 @@ class Consumers:
         await self._stopping.wait()
         scope.cancel()
 
+    @operation(
+        "acknowledgeRecords",
+        TAG,
+        path=STREAM_NAME,
+        body=Body(AcksForm, example={"sequences": [1, 2, 3]}),
+        answers={200: Answer("How many were known.", AcksKnown)},
+        problems=(NotFound, Conflict, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def ack(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
-        """POST …/ack ``{"sequences": […]}`` or ``{"acks": [{"sequence", "kind"?, "delay"?, "reason"?}]}``.
+        """POST …/ack: say what became of deliveries; how many of them were known, others were stale.
 
-        Answers how many of them were known; others were stale.
+        ``{"sequences": […]}`` or ``{"acks": [{"sequence", "kind"?, "delay"?, "reason"?}]}``.
         """
         Query()
         form = await _body(AcksForm, consumer)
@@ -141,6 +191,14 @@ class Consumers:
             raise InvalidInput(f"one request has at most {MAX_ACKS} acknowledgements", subject=f"consumer/{consumer}")
         return reply({"known": await self._streams.ack(engine_name(name, tenant), consumer, acks)})
 
+    @operation(
+        "seekConsumer",
+        TAG,
+        path=STREAM_NAME,
+        body=Body(SeekForm, example={"policy": "by_sequence", "sequence": 1}),
+        answers={200: Answer("Where it is now.", ConsumerInfo)},
+        problems=(NotFound, Conflict, Unsupported, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def seek(self, name: str, consumer: str, tenant: str = DEFAULT_TENANT) -> Response:
         """POST …/seek ``{"policy", "sequence"?, "time"?}``: move the consumer's cursor."""
         Query()

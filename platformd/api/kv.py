@@ -6,7 +6,8 @@ If-None-Match are compares of one transaction with what they guard.
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from dataclasses import replace
+from typing import Any, Literal, cast, get_args
 
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -17,6 +18,31 @@ from platformd.api.kv_forms import bytes_in_query, key_in_path, kv_document, lea
 from platformd.api.kv_pages import DEFAULT_PAGE, MAX_PAGE, KeyPage, page_of_directory, page_of_keys, read_cursor
 from platformd.api.kv_txn import read_txn, txn_document
 from platformd.api.kv_watch import PARAMETERS, followed_keys
+from platformd.api.openapi import Answer, Body, Parameter, operation
+from platformd.api.openapi.parameters import (
+    ANYTHING,
+    BODY_PROBLEMS,
+    BYTES,
+    CURSOR,
+    ENCODING,
+    EVENTS,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_NONE_MATCH_ANY,
+    NOT_MODIFIED,
+    REVISION,
+    WATCHING,
+    WRITE_PROBLEMS,
+    limit,
+)
+from platformd.api.openapi.shapes import (
+    KEYS_OR_COUNT,
+    TXN_REQUEST,
+    KeyDocument,
+    KeysDeleted,
+    KeyWritten,
+    TxnAnswer,
+)
 from platformd.api.replies import (
     JSON,
     Query,
@@ -44,10 +70,25 @@ from platformd.coordination.contract import (
     prefix_end,
 )
 from platformd.coordination.recipes import user_keys
-from platformd.core.errors import InvalidInput, NotFound, OutcomeUnknown, PlatformError, PreconditionFailed
-from platformd.core.quantities import seconds
+from platformd.core.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Gone,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    PlatformError,
+    PreconditionFailed,
+    TooLarge,
+)
+from platformd.core.quantities import Duration, seconds
 
-BYTES = "application/octet-stream"
+TAG = "Keys"
+PREFIX = Parameter(name="prefix", description="Only keys that begin with this.")
+PREVIOUS_EVENTS = Parameter(
+    name="previous", description="With `watch`: also tell what was there before.", schema=bool, flag=True
+)
+ONLY = Parameter(name="only", description="With `watch`: only events of this type.", schema=Literal["put", "delete"])
 
 
 class AnyPath(PathConverter):
@@ -93,6 +134,29 @@ class Keys:
         prefix = bytes_in_query("prefix", query.text("encoding", "utf-8"))
         return followed_keys(self._store, prefix, prefix_end(prefix), query)
 
+    @operation(
+        "getKey",
+        TAG,
+        parameters=(
+            REVISION,
+            ENCODING,
+            *WATCHING,
+            PREVIOUS_EVENTS,
+            ONLY,
+            IF_NONE_MATCH,
+        ),
+        answers={
+            200: Answer(
+                "The value, or with `Accept: application/json` the key with all its facts.",
+                bytes,
+                (BYTES,),
+                also={JSON: KeyDocument, **EVENTS},
+                headers=("ETag", "Platformd-Create-Revision", "Platformd-Version", "Platformd-Lease"),
+            ),
+            304: NOT_MODIFIED,
+        },
+        problems=(NotFound, Gone, Conflict),
+    )
     async def get(self, key: str) -> Response:
         """GET /v1/kv/KEY: the value as it is, or with ``Accept: application/json`` all that is known of the key."""
         del key
@@ -117,6 +181,23 @@ class Keys:
             facts["Platformd-Lease"] = lease_text(kv.lease) or ""
         return Response(kv.value, 200, tag | facts, content_type=BYTES)
 
+    @operation(
+        "putKey",
+        TAG,
+        parameters=(
+            Parameter(name="ttl", description="Let it go after this time.", schema=Duration),
+            Parameter(name="lease", description="Let it go with this lease."),
+            ENCODING,
+            IF_MATCH,
+            IF_NONE_MATCH_ANY,
+        ),
+        body=Body(bytes, (ANYTHING,), required=False),
+        answers={
+            200: Answer("It was written.", KeyWritten, headers=("ETag",)),
+            201: Answer("It was made.", KeyWritten, headers=("ETag",)),
+        },
+        problems=(NotFound, PreconditionFailed, TooLarge, DeadlineExceeded, *WRITE_PROBLEMS),
+    )
     async def put(self, key: str) -> Response:
         """PUT /v1/kv/KEY: the body becomes the value; ``?ttl`` or ``?lease`` says when it goes by itself."""
         del key
@@ -143,6 +224,13 @@ class Keys:
         document = kv_document(made, value=False) | {"revision": result.revision}
         return reply(document, 201 if made.version == 1 else 200, ETag=etag(made.mod_revision))
 
+    @operation(
+        "deleteKey",
+        TAG,
+        parameters=(ENCODING, IF_MATCH, IF_NONE_MATCH_ANY),
+        answers={200: Answer("It is gone.", KeysDeleted)},
+        problems=(NotFound, PreconditionFailed, *WRITE_PROBLEMS),
+    )
     async def delete(self, key: str) -> Response:
         """DELETE /v1/kv/KEY: remove the key."""
         del key
@@ -155,6 +243,29 @@ class Keys:
             raise _changed(wanted, result) if conditions else _missing(wanted)
         return reply({"deleted": 1, "revision": result.revision})
 
+    @operation(
+        "listKeys",
+        TAG,
+        parameters=(
+            PREFIX,
+            ENCODING,
+            limit(DEFAULT_PAGE, MAX_PAGE),
+            CURSOR,
+            REVISION,
+            Parameter(name="keys_only", description="Leave the values out.", schema=bool, flag=True),
+            Parameter(name="count", description="Only how many there are.", schema=bool, flag=True),
+            Parameter(
+                name="delimiter",
+                description="Fold keys that go on after this into what they begin with, as directories.",
+            ),
+            Parameter(name="order", description="`key` when it does not say.", schema=Order),
+            *WATCHING,
+            PREVIOUS_EVENTS,
+            ONLY,
+        ),
+        answers={200: Answer("The page, or the number.", KEYS_OR_COUNT, also=EVENTS)},
+        problems=(Gone, Conflict),
+    )
     async def list(self) -> Response:
         """GET /v1/kv?prefix=P: a page of keys, their number, or with ``?watch`` their changes."""
         if "watch" in request.args and (query := Query("prefix", *PARAMETERS)).flag("watch"):
@@ -180,7 +291,7 @@ class Keys:
         return reply(document)
 
     async def _page(self, query: Query, prefix: bytes, revision: int, delimiter: bytes, *, keys_only: bool) -> KeyPage:
-        limit = query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE)
+        most = query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE)
         order, start = query.text("order", "key"), prefix
         if order not in get_args(Order):
             raise InvalidInput(f"{order!r} is no order", subject="order", hint=f"one of {', '.join(get_args(Order))}")
@@ -190,15 +301,22 @@ class Keys:
                     "only keys_only, without cursor and delimiter, is ordered otherwise", subject="order"
                 )
             found = await self._store.list(
-                prefix, prefix_end(prefix), revision=revision, limit=limit, keys_only=True, order=cast("Order", order)
+                prefix, prefix_end(prefix), revision=revision, limit=most, keys_only=True, order=cast("Order", order)
             )
             return KeyPage(items=list(found.items), revision=found.revision)
         if query.text("cursor"):
             revision, start = read_cursor(query.text("cursor"), prefix)
         if delimiter:
-            return await page_of_directory(self._store, prefix, delimiter, revision=revision, start=start, limit=limit)
-        return await page_of_keys(self._store, prefix, revision=revision, start=start, limit=limit, keys_only=keys_only)
+            return await page_of_directory(self._store, prefix, delimiter, revision=revision, start=start, limit=most)
+        return await page_of_keys(self._store, prefix, revision=revision, start=start, limit=most, keys_only=keys_only)
 
+    @operation(
+        "deleteKeys",
+        TAG,
+        parameters=(replace(PREFIX, required=True), ENCODING),
+        answers={200: Answer("How many.", KeysDeleted)},
+        problems=WRITE_PROBLEMS,
+    )
     async def delete_prefix(self) -> Response:
         """DELETE /v1/kv?prefix=P: remove all keys with a prefix, in one revision."""
         query = Query("prefix", "encoding")
@@ -208,8 +326,23 @@ class Keys:
         assert isinstance(deleted, DeleteResult)
         return reply({"deleted": deleted.deleted, "revision": result.revision})
 
+    @operation(
+        "runTransaction",
+        TAG,
+        parameters=(Parameter(name="previous", description="Also tell what was there.", schema=bool, flag=True),),
+        body=Body(
+            TXN_REQUEST,
+            example={
+                "compares": [{"key": "leader", "target": "create_revision", "operator": "==", "operand": 0}],
+                "then": [{"op": "put", "key": "leader", "value": "a"}],
+                "else": [{"op": "get", "key": "leader"}],
+            },
+        ),
+        answers={200: Answer("What it did.", TxnAnswer)},
+        problems=(NotFound, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def txn(self) -> Response:
-        """POST /v1/txn: all or nothing; ``?previous`` also tells what was there before."""
+        """POST /v1/txn: compare, then do all or nothing; ``?previous`` also tells what was there before."""
         previous = Query("previous").flag("previous")
         compares, then, otherwise = read_txn(await json_body(JSON))
         return reply(txn_document(await self._store.txn(compares, then, otherwise), previous=previous))

@@ -10,10 +10,15 @@ from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
 from platformd.api.kv_forms import lease_document, lease_number, lease_text
+from platformd.api.openapi import Answer, Body, operation
+from platformd.api.openapi.parameters import BODY_PROBLEMS, CURSOR, WRITE_PROBLEMS, limit
+from platformd.api.openapi.shapes import LeaseDocument, LeaseGrant, LeaseListing, LeaseRevoked
 from platformd.api.replies import JSON, Query, json_body, reply
 from platformd.coordination.recipes import user_keys
-from platformd.core.errors import InvalidInput
+from platformd.core.errors import Conflict, InvalidInput, NotFound
 from platformd.core.quantities import seconds
+
+TAG = "Leases"
 
 DEFAULT_PAGE = 500
 MAX_PAGE = 1000
@@ -35,6 +40,13 @@ class Leases:
         app.add_url_rule(one, "revoke_lease", self.revoke, methods=["DELETE"])
         app.add_url_rule(f"{one}/keepalive", "keep_lease", self.keep_alive, methods=["POST"])
 
+    @operation(
+        "grantLease",
+        TAG,
+        body=Body(LeaseGrant, example={"ttl": "30s"}),
+        answers={201: Answer("The lease.", LeaseDocument, headers=("Location",))},
+        problems=(*BODY_PROBLEMS, *WRITE_PROBLEMS, Conflict),
+    )
     async def grant(self) -> Response:
         """POST /v1/leases ``{"ttl": "30s", "id"?}``: a new lease; the ttl is moved into the configured range."""
         Query()
@@ -43,28 +55,44 @@ class Leases:
         lease = await self._leases.grant(duration(document.get("ttl"), "ttl"), lease_id=wanted)
         return reply(lease_document(lease), 201, Location=f"/v1/leases/{lease_text(lease.id)}")
 
+    @operation(
+        "listLeases",
+        TAG,
+        parameters=(limit(DEFAULT_PAGE, MAX_PAGE), CURSOR),
+        answers={200: Answer("The page.", LeaseListing)},
+    )
     async def list(self) -> Response:
         """GET /v1/leases: a page of the leases, by id, without their keys."""
         query = Query("limit", "cursor")
-        limit = query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE)
+        most = query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE)
         found = await self._leases.list()
         after = lease_number(query.text("cursor"), "cursor") if query.text("cursor") else 0
         first = bisect_right(found, after, key=lambda lease: lease.id)
-        page = found[first : first + limit]
-        more = first + limit < len(found)
+        page = found[first : first + most]
+        more = first + most < len(found)
         items = [lease_document(lease) for lease in page]
         return reply({"items": items, "cursor": lease_text(page[-1].id) if more else None})
 
+    @operation("getLease", TAG, answers={200: Answer("The lease.", LeaseDocument)}, problems=(NotFound,))
     async def get(self, lease_id: str) -> Response:
         """GET /v1/leases/ID: how long it has left, and what is bound to it."""
         Query()
         return reply(lease_document(await self._leases.get(lease_number(lease_id)), keys=True))
 
+    @operation(
+        "keepLeaseAlive", TAG, answers={200: Answer("The lease.", LeaseDocument)}, problems=(NotFound, *WRITE_PROBLEMS)
+    )
     async def keep_alive(self, lease_id: str) -> Response:
         """POST /v1/leases/ID/keepalive: its time begins again."""
         Query()
         return reply(lease_document(await self._leases.keep_alive(lease_number(lease_id))))
 
+    @operation(
+        "revokeLease",
+        TAG,
+        answers={200: Answer("What went with it.", LeaseRevoked)},
+        problems=(NotFound, *WRITE_PROBLEMS),
+    )
     async def revoke(self, lease_id: str) -> Response:
         """DELETE /v1/leases/ID: end it now, with everything that is bound to it."""
         Query()

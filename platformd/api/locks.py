@@ -10,8 +10,9 @@ the daemon does it.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import trio
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -19,13 +20,19 @@ from quart_trio import QuartTrio
 from platformd.api.context import ApiContext
 from platformd.api.kv_forms import key_in_path, lease_number, lease_text, put_bytes
 from platformd.api.leases import duration, members
+from platformd.api.openapi import Answer, Body, Parameter, operation
+from platformd.api.openapi.parameters import BODY_PROBLEMS, WRITE_PROBLEMS
+from platformd.api.openapi.shapes import LockHeld, LockListing, LockReleased, LockRequest, LockState
 from platformd.api.replies import JSON, Query, json_body, reply
 from platformd.coordination.contract import KeyValue, prefix_end
 from platformd.coordination.recipes import Place, acquire, kept_lease, user_keys
 from platformd.coordination.recipes.lease import at_the_end
 from platformd.coordination.recipes.lock import LOCKS
 from platformd.coordination.recipes.places import give_up_place, place_key, places, queue_name, queue_prefix
-from platformd.core.errors import InvalidInput, NotFound, PlatformError, Unavailable
+from platformd.core.errors import Conflict, InvalidInput, NotFound, PlatformError, Unavailable
+
+TAG: Final = "Locks"
+LOCK_NAME: Final = {"name": Annotated[str, msgspec.Meta(min_length=1, description="The name of the lock.")]}
 
 DEFAULT_TTL: Final = 15.0
 """Seconds that a lock outlives a holder that fell silent, when nobody says."""
@@ -52,6 +59,14 @@ class Locks:
         app.add_url_rule(one, "acquire_lock", self.acquire, methods=["POST"])
         app.add_url_rule(one, "release_lock", self.release, methods=["DELETE"])
 
+    @operation(
+        "acquireLock",
+        TAG,
+        path=LOCK_NAME,
+        body=Body(LockRequest, example={"ttl": "15s", "wait": "10s", "owner": "backup@host"}),
+        answers={201: Answer("The asker has it.", LockHeld, headers=("Location",))},
+        problems=(*BODY_PROBLEMS, *WRITE_PROBLEMS, NotFound, Conflict),
+    )
     async def acquire(self, name: str) -> Response:
         """POST /v1/locks/NAME ``{"ttl"?, "lease"?, "wait"?, "owner"?}``: have the lock, or 409 with who has it."""
         Query()
@@ -111,6 +126,17 @@ class Locks:
             raise Unavailable("the daemon is stopping", subject=name, hint="ask again; a place by your own lease stays")
         return place
 
+    @operation(
+        "releaseLock",
+        TAG,
+        path=LOCK_NAME,
+        parameters=(
+            Parameter(name="lease", description="Whose place: the id of the lease.", required=True),
+            Parameter(name="revoke", description="End the lease as well.", schema=bool, flag=True),
+        ),
+        answers={200: Answer("It is given up.", LockReleased)},
+        problems=(NotFound, *WRITE_PROBLEMS),
+    )
     async def release(self, name: str) -> Response:
         """DELETE /v1/locks/NAME?lease=ID: give up the lock, or the place in its queue; ``&revoke``: and the lease."""
         query = Query("lease", "revoke")
@@ -130,6 +156,7 @@ class Locks:
             await self._store.leases.revoke(lease_id)
         return reply({"released": True})
 
+    @operation("getLock", TAG, path=LOCK_NAME, answers={200: Answer("The lock.", LockState)})
     async def get(self, name: str) -> Response:
         """GET /v1/locks/NAME: who has it, and who waits."""
         Query()
@@ -137,6 +164,7 @@ class Locks:
         found = await places(self._store, queue_prefix(LOCKS, name))
         return reply(_state(name, found))
 
+    @operation("listLocks", TAG, answers={200: Answer("The locks.", LockListing)})
     async def list(self) -> Response:
         """GET /v1/locks: all locks that somebody has."""
         Query()

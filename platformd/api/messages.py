@@ -10,6 +10,7 @@ scripts, browsers and whoever has no nng.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, cast, get_args
 
 import msgspec
@@ -18,19 +19,48 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
-from platformd.api.message_forms import read_batch, record_headers, records_reply
-from platformd.api.message_tail import PARAMETERS, followed_records
+from platformd.api.message_forms import JSON_LINES, MSGPACK, RecordForm, read_batch, record_headers, records_reply
+from platformd.api.message_tail import MAX_WAITING, PARAMETERS, SlowPolicy, followed_records
 from platformd.api.metrics import HttpMetrics
+from platformd.api.openapi import Answer, Body, Parameter, operation
+from platformd.api.openapi.parameters import (
+    ANYTHING,
+    BODY_PROBLEMS,
+    DURABILITY,
+    EVENTS,
+    EXPECT_LAST,
+    EXPECT_LAST_SUBJECT,
+    LAST_EVENT_ID,
+    PATTERN,
+    PUBLISH_PROBLEMS,
+    STREAM_NAME,
+    SUBJECT,
+    WATCH,
+    WRITE_PROBLEMS,
+    Revision,
+    limit,
+)
+from platformd.api.openapi.shapes import BatchPublished, RecordPublished, Records, RecordsPurged
 from platformd.api.replies import JSON, Query, encode, json_body, reply
 from platformd.api.watch import Followed, Watches, check_watch
 from platformd.api.watch_events import events_response
 from platformd.api.watch_socket import serve_socket
 from platformd.conductor.streams import engine_name
 from platformd.conductor.validation import validate
-from platformd.core.errors import FieldError, InvalidInput, Unprocessable
+from platformd.core.errors import (
+    FieldError,
+    Gone,
+    InvalidInput,
+    NotFound,
+    Unprocessable,
+    Unsupported,
+    UnsupportedMediaType,
+)
 from platformd.model.resource import DEFAULT_TENANT
 from platformd.model.subjects import subject_error
-from platformd.queues.contract import Durability, Published, Record
+from platformd.queues.contract import Durability, Published, Record, StreamInfo
+
+TAG: Final = "Records"
 
 MAX_PEEK: Final = 100
 """How many messages one look shows at most."""
@@ -69,11 +99,32 @@ class Messages:
             app.add_url_rule(f"{stream}/messages/batch", f"{whose}publish_batch", self.batch, methods=["POST"])
             app.add_url_rule(f"{stream}/purge", f"{whose}purge", self.purge, methods=["POST"])
 
+    @operation(
+        "getStreamInfo", TAG, path=STREAM_NAME, answers={200: Answer("The stream.", StreamInfo)}, problems=(NotFound,)
+    )
     async def info(self, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET …/info: what the stream has now, from the engine."""
         Query()
         return reply(self._streams.stream(engine_name(name, tenant)))
 
+    @operation(
+        "publishRecord",
+        TAG,
+        path=STREAM_NAME,
+        parameters=(
+            replace(SUBJECT, required=True, description="The subject of the record."),
+            Parameter(name="msg_id", description="An id of the producer's: the same one again is not stored again."),
+            DURABILITY,
+            EXPECT_LAST,
+            EXPECT_LAST_SUBJECT,
+        ),
+        body=Body(bytes, (ANYTHING,), required=False),
+        answers={
+            200: Answer("It was there already.", RecordPublished),
+            201: Answer("It is there now.", RecordPublished),
+        },
+        problems=PUBLISH_PROBLEMS,
+    )
     async def publish(self, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """POST …/messages?subject=S: append the body as one message; durable when it returns.
 
@@ -89,6 +140,22 @@ class Messages:
         answer = {"stream": name, "sequence": None if duplicate else published.first_sequence, "duplicate": duplicate}
         return Response(encode(answer), 200 if duplicate else 201, content_type=JSON)
 
+    @operation(
+        "publishBatch",
+        TAG,
+        path=STREAM_NAME,
+        parameters=(SUBJECT, DURABILITY, EXPECT_LAST, EXPECT_LAST_SUBJECT),
+        body=Body(
+            list[RecordForm],
+            also={JSON_LINES[0]: {"type": "string"}, MSGPACK[0]: bytes},
+            example=[{"subject": "alerts.ztf", "json": {"magnitude": 17.2}}],
+        ),
+        answers={
+            200: Answer("All of them were there already.", BatchPublished),
+            201: Answer("They are there now.", BatchPublished),
+        },
+        problems=(*PUBLISH_PROBLEMS, UnsupportedMediaType),
+    )
     async def batch(self, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """POST …/messages/batch: append records in order, all of them or none; the body is ``RecordForm``s.
 
@@ -118,6 +185,30 @@ class Messages:
             expect_last_subject_sequence=options.last_on_subject,
         )
 
+    @operation(
+        "peekRecords",
+        TAG,
+        path=STREAM_NAME,
+        parameters=(
+            Parameter(name="after", description="Only records after this sequence.", schema=Revision),
+            limit(MAX_PEEK, MAX_PEEK),
+            PATTERN,
+            WATCH,
+            Parameter(
+                name="on_slow",
+                description="With `watch`: what becomes of a reader that does not keep up.",
+                schema=SlowPolicy,
+            ),
+            Parameter(
+                name="max_waiting",
+                description="With `watch`: how many records may wait for the reader.",
+                schema={"type": "integer", "minimum": 1, "maximum": MAX_WAITING},
+            ),
+            LAST_EVENT_ID,
+        ),
+        answers={200: Answer("The records.", Records, also={MSGPACK[0]: bytes, **EVENTS})},
+        problems=(NotFound, Gone),
+    )
     async def peek(self, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET …/messages: messages as they are stored; no cursor moves. With ``?watch``: those that come."""
         if "watch" in request.args and Query("limit", *PARAMETERS).flag("watch"):
@@ -142,6 +233,14 @@ class Messages:
     def _followed(self, name: str, tenant: str, query: Query) -> Followed:
         return followed_records(self._streams, engine_name(name, tenant), query, self._http.count_dropped)
 
+    @operation(
+        "purgeStream",
+        TAG,
+        path=STREAM_NAME,
+        body=Body(PurgeForm, example={"before": 1000}),
+        answers={200: Answer("How many.", RecordsPurged)},
+        problems=(NotFound, Unsupported, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def purge(self, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """POST …/purge ``{"subject"?, "before"?, "keep"?}``: remove records for good; how many."""
         Query()

@@ -20,7 +20,7 @@ from platformd.core.errors import InvalidInput, MethodNotAllowed, NotFound, Plat
 
 log = logging.getLogger("platformd.api")
 
-_RETRY_SECONDS = {429: 1, 503: 1}
+RETRY_SECONDS = {429: 1, 503: 1}
 """How long a client should wait at least before it asks again, by status."""
 
 
@@ -28,8 +28,8 @@ def problem(error: PlatformError, headers: dict[str, str] | None = None) -> Resp
     """The response that ``error`` becomes."""
     document = error.to_problem() | {"instance": asked.path}
     response = Response(encode(document), int(document["status"]), headers, content_type=PROBLEM)
-    if response.status_code in _RETRY_SECONDS:
-        response.headers["Retry-After"] = str(_RETRY_SECONDS[response.status_code])
+    if response.status_code in RETRY_SECONDS:
+        response.headers["Retry-After"] = str(RETRY_SECONDS[response.status_code])
     return response
 
 

@@ -10,6 +10,22 @@ from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
 from platformd.api.kind_watch import followed_kinds
+from platformd.api.openapi import Answer, Body, Of, Parameter, operation
+from platformd.api.openapi.parameters import (
+    BODY_PROBLEMS,
+    CURSOR,
+    DRY_RUN,
+    EVENTS,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_NONE_MATCH_ANY,
+    LABEL,
+    NOT_MODIFIED,
+    WATCHING,
+    WRITE_PROBLEMS,
+    limit,
+)
+from platformd.api.openapi.shapes import Kinds
 from platformd.api.replies import (
     JSON,
     MERGE_PATCH,
@@ -25,7 +41,7 @@ from platformd.api.replies import (
 from platformd.api.watch import Followed, Watches, check_watch
 from platformd.api.watch_events import events_response
 from platformd.api.watch_socket import serve_socket
-from platformd.core.errors import NotFound, PreconditionFailed, Unprocessable, nearest
+from platformd.core.errors import Conflict, Gone, NotFound, PreconditionFailed, Unprocessable, nearest
 from platformd.model.kind import Kind
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
 
@@ -57,11 +73,23 @@ class Resources:
             app.add_url_rule(one, f"{whose}patch", self.patch, methods=["PATCH"])
             app.add_url_rule(one, f"{whose}delete", self.delete, methods=["DELETE"])
 
+    @operation("listKinds", "Resources", answers={200: Answer("The kinds.", Kinds)})
     async def kinds(self) -> Response:
         """GET /v1/kinds: what there is, with the schema and the columns of each."""
         Query()
         return Response(self._kinds_body, content_type=JSON)
 
+    @operation(
+        "watchResources",
+        "Resources",
+        parameters=(
+            Parameter(name="kinds", description="Plural names of kinds, with commas between; without it, all."),
+            LABEL,
+            *WATCHING,
+        ),
+        answers={200: Answer("The changes.", str, ("text/event-stream",))},
+        problems=(NotFound, Gone),
+    )
     async def watch(self, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/watch?kinds=a,b: the changes of several kinds on one connection; without kinds, of all."""
         return events_response(self._watches, self._followed_many(tenant))
@@ -84,6 +112,13 @@ class Resources:
         kinds = [self._kind(word) for word in words] or list(self._kinds.values())
         return followed_kinds(self._conductor, kinds, tenant, query)
 
+    @operation(
+        "list{Kinds}",
+        "{Kinds}",
+        parameters=(limit(DEFAULT_PAGE, MAX_PAGE), CURSOR, LABEL, *WATCHING),
+        answers={200: Answer("The page.", Of.PAGE, also=EVENTS)},
+        problems=(Gone,),
+    )
     async def list(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/PLURAL: a page of the resources, or with ``?watch`` their changes."""
         kind = self._kind(plural)
@@ -100,6 +135,14 @@ class Resources:
         )
         return reply(page)
 
+    @operation(
+        "create{Kind}",
+        "{Kinds}",
+        parameters=(DRY_RUN,),
+        body=Body(Of.NEW),
+        answers={201: Answer("It was made.", Of.RESOURCE, headers=("ETag", "Location", "Platformd-Outcome"))},
+        problems=(NotFound, Conflict, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def create(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
         """POST /v1/PLURAL: a new resource."""
         kind, query = self._kind(plural), Query("dry_run")
@@ -108,6 +151,13 @@ class Resources:
         made = await self._conductor.create(wanted, dry_run=dry_run)
         return _written(kind, made, "created", dry_run=dry_run)
 
+    @operation(
+        "get{Kind}",
+        "{Kinds}",
+        parameters=(IF_NONE_MATCH,),
+        answers={200: Answer("The resource.", Of.RESOURCE, headers=("ETag",)), 304: NOT_MODIFIED},
+        problems=(NotFound,),
+    )
     async def get(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/PLURAL/NAME: one resource."""
         kind, _ = self._kind(plural), Query()
@@ -116,6 +166,22 @@ class Resources:
             return Response(b"", 304, {"ETag": etag(found.revision)})
         return reply(found, ETag=etag(found.revision))
 
+    @operation(
+        "apply{Kind}",
+        "{Kinds}",
+        parameters=(
+            DRY_RUN,
+            Parameter(name="apply", description="Says who asks; changes nothing.", schema=bool, flag=True),
+            IF_MATCH,
+            IF_NONE_MATCH_ANY,
+        ),
+        body=Body(Of.WANTED),
+        answers={
+            200: Answer("It is as wanted.", Of.RESOURCE, headers=("ETag", "Platformd-Outcome")),
+            201: Answer("It was made.", Of.RESOURCE, headers=("ETag", "Location", "Platformd-Outcome")),
+        },
+        problems=(NotFound, Conflict, PreconditionFailed, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def replace(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """PUT /v1/PLURAL/NAME: what a user decides becomes what the body says; created if it is not there."""
         kind, query = self._kind(plural), Query("dry_run", "apply")
@@ -134,8 +200,16 @@ class Resources:
             raise PreconditionFailed("it is not there", subject=error.subject, hint="leave out If-Match") from error
         return _written(kind, made, outcome, dry_run=dry_run)
 
+    @operation(
+        "patch{Kind}",
+        "{Kinds}",
+        parameters=(DRY_RUN, IF_MATCH),
+        body=Body(Of.PATCH, (MERGE_PATCH, JSON), example={"labels": {"site": "north"}}),
+        answers={200: Answer("It is as wanted.", Of.RESOURCE, headers=("ETag", "Platformd-Outcome"))},
+        problems=(NotFound, Conflict, PreconditionFailed, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
     async def patch(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
-        """PATCH /v1/PLURAL/NAME: a merge patch (RFC 7396)."""
+        """PATCH /v1/PLURAL/NAME: change parts of one by a merge patch (RFC 7396)."""
         kind, query = self._kind(plural), Query("dry_run")
         dry_run = query.flag("dry_run")
         revision, _ = expected_revision()
@@ -147,8 +221,18 @@ class Resources:
         )
         return _written(kind, made, outcome, dry_run=dry_run)
 
+    @operation(
+        "delete{Kind}",
+        "{Kinds}",
+        parameters=(DRY_RUN, IF_MATCH),
+        answers={
+            200: Answer("It is gone; what it was.", Of.RESOURCE),
+            202: Answer("It goes when its controller has cleaned up.", Of.RESOURCE),
+        },
+        problems=(NotFound, Conflict, PreconditionFailed, *WRITE_PROBLEMS),
+    )
     async def delete(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
-        """DELETE /v1/PLURAL/NAME: 200 when it is gone, 202 when a controller must clean up first."""
+        """DELETE /v1/PLURAL/NAME: remove one; 200 when it is gone, 202 when a controller must clean up first."""
         kind, query = self._kind(plural), Query("dry_run")
         revision, _ = expected_revision()
         last, gone = await self._conductor.delete(

@@ -14,9 +14,14 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
+from platformd.api.openapi import Answer, Parameter, operation
+from platformd.api.openapi.parameters import BYTES, Revision
 from platformd.api.replies import Query, reply
 from platformd.api.watch import MAX_REVISION
-from platformd.core.errors import LimitReached
+from platformd.coordination.contract import StoreStatus
+from platformd.core.errors import Conflict, Gone, LimitReached, StorageFull, Unsupported
+
+TAG = "Store"
 
 CHUNK_BYTES = 1024 * 1024
 """How much of a copy is read and sent at once."""
@@ -39,17 +44,31 @@ class StoreRoutes:
         app.add_url_rule("/v1/store/compact", "store_compact", self.compact, methods=["POST"])
         app.add_url_rule("/v1/store/snapshot", "store_snapshot", self.snapshot, methods=["POST"])
 
+    @operation("getStore", TAG, answers={200: Answer("The store.", StoreStatus)})
     async def status(self) -> Response:
         """GET /v1/store: how the store is."""
         Query()
         return reply(await self._store.status())
 
+    @operation(
+        "compactStore",
+        TAG,
+        parameters=(Parameter(name="revision", description="The oldest that stays.", schema=Revision),),
+        answers={200: Answer("The store as it is then.", StoreStatus)},
+        problems=(Conflict, Gone),
+    )
     async def compact(self) -> Response:
         """POST /v1/store/compact?revision=R: history before R goes; without R, all but what is so now."""
         wanted = Query("revision").number("revision", 0, 0, MAX_REVISION)
         await self._store.compact(wanted or (await self._store.status()).revision)
         return reply(await self._store.status())
 
+    @operation(
+        "takeSnapshot",
+        TAG,
+        answers={200: Answer("The copy.", bytes, (BYTES,), headers=("Platformd-Revision", "Repr-Digest"))},
+        problems=(Unsupported, StorageFull),
+    )
     async def snapshot(self) -> Response:
         """POST /v1/store/snapshot: a copy of the store as it is at one revision. POST, for it holds every secret.
 
