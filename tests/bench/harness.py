@@ -56,6 +56,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     peer_value: float | None = None
     """The same figure of the peer, in the same unit."""
     aim: Aim | None = None
+    ratio_aim: Aim | None = None
+    """What the ratio to the peer's figure should be, where that is the aim."""
 
     def row(self) -> dict[str, object]:
         """The row as a document."""
@@ -67,9 +69,12 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
             "peer": self.peer,
             "peer_value": _rounded(self.peer_value),
             "ratio": _rounded(ratio),
-            "aim": str(self.aim) if self.aim else None,
-            "met": self.aim.met(self.value) if self.aim else None,
-        }
+        } | self._aimed(ratio)
+
+    def _aimed(self, ratio: float | None) -> dict[str, object]:
+        if self.ratio_aim is not None and ratio is not None:
+            return {"aim": f"ratio {self.ratio_aim}", "met": self.ratio_aim.met(ratio)}
+        return {"aim": str(self.aim) if self.aim else None, "met": self.aim.met(self.value) if self.aim else None}
 
 
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +96,26 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     """The value that ``percent`` of the samples do not exceed."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def bandwidth_mib(directory: Path, seconds: float = 1.0) -> float:
+    """MiB a second that the device takes in writes of 1 MiB, each made durable, in a file that has its size already."""
+    blocks = 64
+    block = os.urandom(1 << 20)
+    path = directory / "bandwidth"
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(file, 0, blocks << 20)
+        os.fsync(file)
+        count, begin = 0, perf_counter()
+        while perf_counter() - begin < seconds:
+            os.pwrite(file, block, count % blocks << 20)
+            os.fdatasync(file)
+            count += 1
+        return count / (perf_counter() - begin)
+    finally:
+        os.close(file)
+        path.unlink()
 
 
 def fdatasync_ms(directory: Path, times: int = 500) -> list[float]:
@@ -130,17 +155,17 @@ def run(figures: Callable[[bool], Iterable[Figure | Skipped]], argv: Sequence[st
             msgspec.json.format(msgspec.json.encode({"machine": _machine(), "rows": rows})).decode() + "\n"
         )
         return
-    sys.stdout.write(f"{_machine()}\n{'figure':44} {'value':>10} {'unit':6} {'ratio':>7}  peer / aim\n")
+    sys.stdout.write(f"{_machine()}\n{'figure':62} {'value':>10} {'unit':10} {'ratio':>7}  peer / aim\n")
     for figure in figures(options.quick):
         if isinstance(figure, Skipped):
-            sys.stdout.write(f"{figure.name:44} {'skipped':>10}  {figure.reason}\n")
+            sys.stdout.write(f"{figure.name:62} {'skipped':>10}  {figure.reason}\n")
             continue
         row = figure.row()
         beside = f"{row['peer']}: {row['peer_value']:g}" if row["peer"] else ""
         aim = f"aim {row['aim']}: {'met' if row['met'] else 'NOT MET'}" if row["aim"] else ""
         ratio = f"{row['ratio']:>7g}" if row["ratio"] else " " * 7
         notes = "  ".join(note for note in (beside, aim) if note)
-        sys.stdout.write(f"{figure.name:44} {row['value']:>10g} {figure.unit:6} {ratio}  {notes}\n")
+        sys.stdout.write(f"{figure.name:62} {row['value']:>10g} {figure.unit:10} {ratio}  {notes}\n")
         sys.stdout.flush()
 
 

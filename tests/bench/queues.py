@@ -1,195 +1,267 @@
-"""What a Python program gets out of the data queues: one producer and one consumer over the Unix sockets.
+"""What Python programs get out of the data queues: ``python -m tests.bench.queues [--quick] [--json]``.
 
-    python -m tests.bench.queues [--quick] [--json]
+One producer and one consumer over the Unix sockets of an engine that runs in a process of its own, as the daemon runs
+it. Records have 128 bytes of payload unless a row says otherwise, and an acknowledgement means fdatasync unless a row
+says otherwise. Beside them, in the same run and on the same disk (``PLATFORMD_BENCH_DIR``, else /var/tmp):
 
-The engine runs in a process of its own, as the daemon does; its state lies in ``--directory``, by default
-the current one, since a temporary directory is often in memory. An acknowledgement means fdatasync unless
-a row says otherwise, so the disk's own fdatasync, measured before, stands beside. The rows have no other peer:
-none that is as durable is a Python package that starts within a second.
+- the device itself: what 4 KiB take to be durable, and how much it takes in writes of 1 MiB;
+- Redis Streams and NATS, each as safe as it is by default and as safe as it can be, nats-py and pyzmq
+  (``queues_peers``); a peer that is not installed is a row with how to get it.
+
+We and the peers take turns, and the best round of each counts. Then much of everything, a long log, and how quiet an
+idle engine is (``queues_scale``). It takes about six minutes and 12 GB of the disk; ``--quick`` under one minute.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import trio
+from time import perf_counter
 
 from platformd.client.queues import Consumer, Producer, Record
-from platformd.core.clock import SystemClock
-from platformd.core.settings import QueueSettings
-from platformd.queues.contract import ConsumerConfig, Durability, StreamConfig
-from platformd.queues.native import open_native
+from platformd.queues.contract import Durability
+from tests.bench import queues_peers as peers
+from tests.bench.harness import (
+    Aim,
+    Figure,
+    Skipped,
+    at_least,
+    at_most,
+    bandwidth_mib,
+    fdatasync_ms,
+    percentile,
+    run,
+    scratch,
+)
+from tests.bench.queues_host import Consuming, Host, hosted
+from tests.bench.queues_live import live
+from tests.bench.queues_scale import scale
 
 BATCH = 512
-"""Records of 128 bytes in a batch: about 80 KB on the wire."""
-PACKET = 66_000
+"""Records in a batch: about 80 KB on the wire."""
+PAYLOAD = bytes(peers.PAYLOAD)
+PACKET = 82_000
 """Bytes of a survey's alert packet."""
-Row = dict[str, Any]
+PACKETS = 10_000
+
+Measured = dict[str, float]
+"""Figures by name; the best of all rounds."""
+Missing = dict[str, str]
+"""Why some are not there."""
 
 
-def main() -> None:
-    """Measure and print one row a figure."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="short rounds")
-    parser.add_argument("--json", action="store_true", help="rows as JSON")
-    parser.add_argument("--directory", type=Path, default=Path(), help="where the log is written")
-    parser.add_argument("--host", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.host:
-        trio.run(_host, arguments.host)
-        return
-    with tempfile.TemporaryDirectory(prefix="queues-bench-", dir=arguments.directory) as directory:
-        rows = measure(Path(directory), seconds=0.5 if arguments.quick else 3.0)
-    if arguments.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        beside = f"   {row['peer']}: {row['peer_value']:,} (x {row['ratio']:g})" if row["peer"] else ""
-        print(f"{row['name']:<62} {row['value']:>12,} {row['unit']}{beside}")
+def figures(quick: bool) -> Iterator[Figure | Skipped]:
+    """All rows."""
+    seconds = 0.7 if quick else 3.0
+    with scratch() as name:
+        directory = Path(name)
+        device: Measured = {"fdatasync": percentile(fdatasync_ms(directory), 50)}
+        device["bandwidth"] = bandwidth_mib(directory, seconds)
+        yield Figure(name="the device: 4 KiB and fdatasync, p50", value=device["fdatasync"], unit="ms")
+        yield Figure(name="the device: 1 MiB writes, each with fdatasync", value=device["bandwidth"], unit="MiB/s")
+        found: Measured = {}
+        missing: Missing = {}
+        for _ in range(1 if quick else 2):
+            beside(directory, seconds, found, missing)
+            ours(directory, seconds, found)
+        yield from peer_rows(found, missing)
+        yield from publishing_rows(found, missing, device)
+        yield from live(directory, seconds, found.get("core"))
+        yield from packets(directory, PACKETS // 10 if quick else PACKETS, device["bandwidth"])
+        yield from scale(directory, quick)
 
 
-def measure(directory: Path, seconds: float) -> list[Row]:
-    """All rows; ``seconds`` for each that is a rate."""
-    sync = fdatasync_ms(directory, 200)
-    rows = [row("fdatasync of 4 KiB appended, p50", sync, "ms")]
-    with hosted(directory) as sockets:
-        small = [Record(subject="small.a", payload=bytes(104), time_ns=1)] * BATCH  # 128 bytes with its header
-        fsync = publish(sockets, lambda _: small, seconds)
-        rows.append(row("publish 128 B, fsync, batches of 512", fsync, "records/s"))
-        rows.append(row("the same, os", publish(sockets, lambda _: small, seconds, durability="os"), "records/s"))
-        named = publish(sockets, _named_batch, seconds)
-        rows.append(row("the same, fsync, each record with its msg_id", named, "records/s"))
-        one = one_by_one(sockets, seconds)
-        rows.append(row("publish one record, fsync, p50", one, "ms", "fdatasync p50", sync))
-        one = one_by_one(sockets, seconds, durability="memory")
-        rows.append(row("publish one record, memory, p50", one, "ms"))
-        fetched = consume(sockets, "small", seconds * 2)
-        rows.append(row("fetch and ack 128 B, 1024 a time", fetched, "records/s"))
-        packet = os.urandom(PACKET)
-        for count in (1, 8):
-            batch = [Record(subject="packets.a", payload=packet, time_ns=1)] * count
-            packets = publish(sockets, lambda _, batch=batch: batch, seconds)
-            rows.append(
-                row(f"publish 66 KB packets, fsync, {count} a batch, 8 batches under way", packets, "packets/s")
-            )
-        rows.append(row("fetch and ack 66 KB packets", consume(sockets, "packets", seconds), "packets/s"))
-    return rows
+def best(found: Measured, name: str, value: float, choose: Callable[[float, float], float] = max) -> None:
+    """Keep the better of all rounds."""
+    found[name] = choose(found.get(name, value), value)
 
 
-def row(name: str, value: float, unit: str, peer: str | None = None, peer_value: float | None = None) -> Row:
-    """A row of the table that all benchmarks print."""
-    value = round(value, 3) if value < 100 else round(value)
-    ratio = round(value / peer_value, 2) if peer_value else None
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "peer": peer,
-        "peer_value": peer_value and round(peer_value, 3),
-        "ratio": ratio,
-        "aim": None,
-        "met": None,
-    }
+# The peers
 
 
-def fdatasync_ms(directory: Path, times: int) -> float:
-    """The median time of an append of 4 KiB and its fdatasync, milliseconds."""
-    taken = []
-    with (directory / "probe").open("wb", buffering=0) as file:
-        for _ in range(times):
-            begin = time.perf_counter()
-            file.write(bytes(4096))
-            os.fdatasync(file.fileno())
-            taken.append(time.perf_counter() - begin)
-    return statistics.median(taken) * 1e3
+def beside(directory: Path, seconds: float, found: Measured, missing: Missing) -> None:
+    """One round of every peer."""
+
+    def attempt(name: str, measure: Callable[[], float]) -> None:
+        try:
+            best(found, name, measure())
+        except peers.Missing as error:
+            missing[name] = str(error)
+
+    records = round(250_000 * seconds)
+    attempt("redis always", lambda: peers.redis(directory, "always", records))
+    attempt("redis everysec", lambda: peers.redis(directory, "everysec", records))
+    attempt("pyzmq", lambda: peers.pyzmq(seconds))
+    try:
+        with peers.nats(directory, "") as server:
+            best(found, "jetstream", peers.jetstream(server, seconds))
+            best(found, "core", peers.core(server, seconds))
+            publish, pull = peers.nats_py(server, seconds)
+            best(found, "nats-py publish", publish)
+            best(found, "nats-py pull", pull)
+        with peers.nats(directory, "sync_interval: always") as server:
+            best(found, "jetstream always", peers.jetstream(server, max(seconds, 2.0)))
+    except peers.Missing as error:
+        for name in ("jetstream", "core", "nats-py publish", "nats-py pull", "jetstream always"):
+            if name not in found:
+                missing[name] = str(error)
+
+
+_PEERS = {
+    "redis always": "Redis XADD, appendfsync always, redis-benchmark -P 64 -c 50",
+    "redis everysec": "Redis XADD, appendfsync everysec, the same",
+    "jetstream": "JetStream file, 4000 under way, no fsync",
+    "jetstream always": "JetStream file, sync_interval always",
+    "nats-py publish": "nats-py publish_async, JetStream, no fsync",
+    "nats-py pull": "nats-py pull and ack, 500 a time",
+    "core": "NATS core, publish to subscribe",
+    "pyzmq": "pyzmq PUB to SUB, Python to Python",
+}
+
+
+def peer_rows(found: Measured, missing: Missing) -> Iterator[Figure | Skipped]:
+    """What the peers did, or why they did not."""
+    for name, title in _PEERS.items():
+        if name in found:
+            yield Figure(name=title, value=found[name], unit="records/s")
+        else:
+            yield Skipped(name=title, reason=missing.get(name, "not measured"))
+
+
+# Publishing and consuming small records
+
+
+def ours(directory: Path, seconds: float, found: Measured) -> None:
+    """One round of ours."""
+    with hosted(directory / "engine") as host:
+        host.stream("small", "flow", max_bytes=4 << 30)
+        host.consumer("small", "flow", max_ack_pending=65536)
+        same = [Record(subject="small.a", payload=PAYLOAD, time_ns=1)] * BATCH
+        best(found, "publish", publish(host, lambda _: same, seconds))
+        best(found, "publish os", publish(host, lambda _: same, seconds, durability="os"))
+        best(found, "one", one_by_one(host, seconds), min)
+        best(found, "one memory", one_by_one(host, seconds, durability="memory"), min)
+        best(found, "consume", consume(host, "small", seconds))
+        best(found, "named", publish(host, _named_batch, seconds))
+        best(found, "flow", flow(host, "flow", round(1_000_000 * seconds)))
+        host.delete("small", "flow")
+
+
+def publishing_rows(found: Measured, missing: Missing, device: Measured) -> Iterator[Figure | Skipped]:
+    """The rows of small records, each aim beside its figure."""
+
+    def beside_peer(title: str, value: str, name: str, aim: Aim | None = None) -> Figure | Skipped:
+        if name not in found:
+            return Skipped(name=title, reason=missing.get(name, "not measured"))
+        return Figure(
+            name=title, value=found[value], unit="records/s", peer=name, peer_value=found[name], ratio_aim=aim
+        )
+
+    publish_title = f"publish, fsync, batches of {BATCH}"
+    yield Figure(name=publish_title, value=found["publish"], unit="records/s", aim=at_least(2e6))
+    yield beside_peer(publish_title, "publish", "redis always", at_least(3))
+    yield beside_peer(publish_title, "publish", "jetstream", at_least(5))
+    yield beside_peer(publish_title, "publish", "jetstream always", at_least(100))
+    yield beside_peer(publish_title, "publish", "nats-py publish")
+    yield beside_peer("publish, os", "publish os", "redis everysec")
+    yield Figure(name="publish, fsync, each record with its msg_id", value=found["named"], unit="records/s")
+    yield Figure(
+        name="publish one record, fsync, p50",
+        value=found["one"],
+        unit="ms",
+        peer="fdatasync p50",
+        peer_value=device["fdatasync"],
+        aim=at_most(device["fdatasync"] + 0.2),
+    )
+    yield Figure(name="publish one record, memory, p50", value=found["one memory"], unit="ms")
+    yield beside_peer("fetch and ack of a backlog, each record looked at", "consume", "nats-py pull")
+    flow_title = "publish to deliver through the log, fsync, Python to Python"
+    yield Figure(name=flow_title, value=found["flow"], unit="records/s", aim=at_least(1.5e6))
+    yield beside_peer(flow_title, "flow", "pyzmq")
 
 
 def _named_batch(number: int) -> list[Record]:
-    return [
-        Record(subject="small.b", payload=bytes(88), msg_id=f"{number:08d}.{i:07d}", time_ns=1) for i in range(BATCH)
-    ]
+    return [Record(subject="small.b", payload=PAYLOAD, msg_id=f"{number:08d}.{i:07d}", time_ns=1) for i in range(BATCH)]
 
 
-def publish(
-    sockets: Path, make: Callable[[int], list[Record]], seconds: float, durability: Durability = "fsync"
-) -> float:
+def publish(host: Host, make: Callable[[int], list[Record]], seconds: float, durability: Durability = "fsync") -> float:
     """Acknowledged records a second of one producer with eight batches under way."""
-    with Producer(f"ipc://{sockets}/ingest.sock", durability=durability) as producer:
+    with Producer(host.address("ingest"), durability=durability) as producer:
         producer.publish_batch(make(0))
-        count, number, begin = 0, 0, time.perf_counter()
-        while time.perf_counter() - begin < seconds:
+        count, number, begin = 0, 0, perf_counter()
+        while perf_counter() - begin < seconds:
             number += 1
             batch = make(number)
             producer.submit(batch)
             count += len(batch)
         producer.flush()
-        return count / (time.perf_counter() - begin)
+        return count / (perf_counter() - begin)
 
 
-def one_by_one(sockets: Path, seconds: float, durability: Durability = "fsync") -> float:
+def one_by_one(host: Host, seconds: float, durability: Durability = "fsync") -> float:
     """The median time from publishing one record to its acknowledgement, milliseconds."""
     taken = []
-    with Producer(f"ipc://{sockets}/ingest.sock", durability=durability) as producer:
-        until = time.perf_counter() + seconds
-        while (begin := time.perf_counter()) < until:
-            producer.publish("small.c", bytes(104))
-            taken.append(time.perf_counter() - begin)
-    return statistics.median(taken) * 1e3
+    with Producer(host.address("ingest"), durability=durability) as producer:
+        until = perf_counter() + seconds
+        while (begin := perf_counter()) < until:
+            producer.publish("small.c", PAYLOAD)
+            taken.append((perf_counter() - begin) * 1e3)
+    return percentile(taken, 50)
 
 
-def consume(sockets: Path, stream: str, seconds: float) -> float:
+def consume(host: Host, stream: str, seconds: float) -> float:
     """Records a second that one consumer fetches and acknowledges, as long as there are any."""
-    with Consumer(f"ipc://{sockets}/fetch.sock", stream, "c") as consumer:
-        count, begin = 0, time.perf_counter()
-        while time.perf_counter() - begin < seconds:
-            deliveries = consumer.fetch(max_records=1024, wait=0)
+    with Consumer(host.address("fetch"), stream, "c") as consumer:
+        count, begin = 0, perf_counter()
+        while perf_counter() - begin < seconds:
+            deliveries = consumer.fetch(max_records=4096, wait=0)
             if not deliveries:
                 break
             consumer.ack(deliveries)
             count += len(deliveries)
-        return count / (time.perf_counter() - begin)
+        return count / (perf_counter() - begin)
 
 
-@contextmanager
-def hosted(directory: Path) -> Iterator[Path]:
-    """The engine in a process of its own; gives the folder of its sockets, which is short enough for them."""
-    with tempfile.TemporaryDirectory(prefix="qb") as sockets:
-        command = [sys.executable, "-m", "tests.bench.queues", "--host", str(directory.resolve())]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"BENCH_SOCKETS": sockets}
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            if process.stdout.readline() != b"ready\n":
-                raise RuntimeError("the engine did not start")
-            yield Path(sockets)
-        finally:
-            process.stdin.close()
-            process.wait()
-            process.stdout.close()
+def flow(host: Host, stream: str, total: int) -> float:
+    """Records a second from a Python producer to a Python consumer that acknowledges, until the last of ``total``."""
+    batch = [Record(subject=f"{stream}.a", payload=PAYLOAD, time_ns=1)] * BATCH
+    batches = -(-total // BATCH)
+    consuming = Consuming(host, stream, batches * BATCH, max_records=4096, max_bytes=1 << 20)
+    with Producer(host.address("ingest")) as producer:
+        begin = perf_counter()
+        for _ in range(batches):
+            producer.submit(batch)
+    return batches * BATCH / (consuming.done() - begin)
 
 
-async def _host(directory: Path) -> None:
-    sockets = Path(os.environ["BENCH_SOCKETS"])
-    async with open_native(directory / "streams", sockets, QueueSettings(), SystemClock()) as streams:
-        for name in ("small", "packets"):
-            await streams.put_stream(name, StreamConfig(subjects=(f"{name}.>",)))
-            await streams.put_consumer(name, "c", ConsumerConfig(max_ack_pending=4096))
-        print("ready", flush=True)
-        await trio.to_thread.run_sync(sys.stdin.read)  # until the other side closes it
+# Survey packets
+
+
+def packets(directory: Path, total: int, bandwidth: float) -> Iterator[Figure]:
+    """So many packets through publish, fsync, fetch and ack, both sides at once."""
+    batch = 8
+    records = [Record(subject="packets.a", payload=os.urandom(PACKET), time_ns=1) for _ in range(batch)]
+    with hosted(directory / "engine") as host:
+        host.stream("packets")
+        host.consumer("packets", max_ack_pending=4096)
+        consuming = Consuming(host, "packets", total, max_records=256, max_bytes=2 << 20)
+        with Producer(host.address("ingest")) as producer:
+            begin = perf_counter()
+            for _ in range(total // batch):
+                producer.submit(records)
+        taken = consuming.done() - begin
+        host.delete("packets")
+    title = f"{total:,} packets of {PACKET // 1000} KB: publish, fsync, fetch, ack"
+    yield Figure(name=title, value=taken, unit="s", aim=at_most(3 * total / PACKETS))
+    yield Figure(
+        name=title,
+        value=total * PACKET / taken / (1 << 20),
+        unit="MiB/s",
+        peer="the device's 1 MiB writes",
+        peer_value=bandwidth,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run(figures)
