@@ -17,9 +17,10 @@ import click
 import msgspec
 
 from platformd.cli.output import NONE, Table, as_json, safe
+from platformd.cli.queue_options import queue_place
 from platformd.cli.templates import Template, Word
 from platformd.core.clock import parse_rfc3339, rfc3339
-from platformd.core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from platformd.core.errors import Conflict, InvalidInput, NotFound
 from platformd.core.quantities import format_bytes, seconds
 
 if TYPE_CHECKING:
@@ -35,17 +36,9 @@ TERMINATED: Final = 143
 def queue_address(session: Session, socket: Literal["ingest", "fetch"]) -> str:
     """The nng address of a queue socket, as the daemon names it.
 
-    Raises:
-        Unavailable: the daemon has none (yet).
+    Raises: as ``queue_place``.
     """
-    queues = session.client.status().get("queues")
-    sockets = queues.get("sockets") if isinstance(queues, dict) else None
-    address = sockets.get(socket) if isinstance(sockets, dict) else None
-    if not isinstance(address, str) or not address:
-        raise Unavailable(
-            f"the daemon names no {socket} socket", subject=str(session.target()), hint="see `platformd status`"
-        )
-    return address
+    return queue_place(session, socket)[0]
 
 
 def engine_stream(session: Session, stream: str, tenant: str) -> str:

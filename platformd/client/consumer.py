@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
-from platformd.client.link import Backoff, Link, LinkLost, check_address
+from platformd.client.endpoints import ClientTls, endpoint
+from platformd.client.link import Backoff, Link, LinkLost
 from platformd.core.errors import InvalidInput, PlatformError, Unavailable
 from platformd.queues.codec import Reply, Status, decode_block, decode_reply, encode_ack, encode_fetch, error_for
 from platformd.queues.codec.frames import ACK, FETCH, MAX_REASONS, check_name
@@ -31,17 +32,19 @@ class Consumer:
         address: the daemon's fetch address (``ipc:///run/platformd/fetch.sock``).
         stream: the stream's name.
         name: the consumer's name; it exists already.
+        tls: the files for an address with TLS; ``None``: none, and the system's authorities.
         timeout: seconds that the daemon may be away.
 
     Raises:
         InvalidInput: the address or a name is not valid.
     """
 
-    def __init__(self, address: str, stream: str, name: str, *, timeout: float = 30.0) -> None:
-        check_address(address)
+    def __init__(
+        self, address: str, stream: str, name: str, *, tls: ClientTls | None = None, timeout: float = 30.0
+    ) -> None:
+        self._where = endpoint(address, tls)
         check_name("stream", stream)
         check_name("consumer", name)
-        self._address = address
         self._stream = stream
         self._name = name
         self._timeout = timeout
@@ -146,7 +149,7 @@ class Consumer:
                 raise Unavailable(
                     f"{cause}, for {self._timeout:g} s",
                     subject=self._subject,
-                    hint=f"is a daemon there, at {self._address}?",
+                    hint=f"is a daemon there, at {self._where.address}?",
                 )
         if reply.status:
             raise error_for(reply.status, reply.detail, subject=self._subject)
@@ -158,7 +161,7 @@ class Consumer:
             self.close()
         if self._link is None:
             self._backoff.pause(deadline)
-            self._link = Link(self._address, timeout=deadline - time.monotonic())
+            self._link = Link(self._where, timeout=deadline - time.monotonic())
         exchange = self._link.request(frame, timeout=deadline - time.monotonic())
         answer = exchange.receive(max(deadline - time.monotonic(), 0.0))
         self._link.release(exchange)
@@ -185,5 +188,5 @@ class Consumer:
         return PlatformError(
             f"the answer is not a reply that this version understands: {error.message}",
             subject=self._subject,
-            hint=f"is it a platformd of this version that listens at {self._address}?",
+            hint=f"is it a platformd of this version that listens at {self._where.address}?",
         )

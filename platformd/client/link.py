@@ -17,10 +17,18 @@ from typing import Any
 import pynng
 from pynng import ffi, lib
 
+from platformd.client.endpoints import Endpoint, diagnose
 from platformd.core.errors import InvalidInput
 
 MAX_REPLY = 256 << 20
 """The largest reply that is taken, in bytes; nng closes the connection over it. Far above what a daemon sends."""
+
+DIAGNOSE_AFTER = 0.1
+"""Seconds without a connection after which it is looked why."""
+STEP = 5.0
+"""Seconds that each step of looking may take."""
+REQ, REP = 0x30, 0x31
+"""What the two sides of a connection say that they are."""
 
 _DIAL_FIRST_MS = 20
 _DIAL_SLOWEST_MS = 500
@@ -31,35 +39,26 @@ _SEND_TIMEOUT = b"send-timeout"
 _RECEIVE_TIMEOUT = b"recv-timeout"
 
 
-def check_address(address: str) -> None:
-    """Refuse what cannot be an nng address.
-
-    Raises:
-        InvalidInput: it has no scheme that nng knows.
-    """
-    scheme, separator, place = address.partition("://")
-    if scheme not in ("ipc", "tcp", "inproc", "abstract") or not separator or not place:
-        raise InvalidInput("is not an address", subject=address, hint="write ipc:///path/of/a.sock or tcp://host:port")
-
-
 class LinkLost(Exception):
     """The connection is gone, or was not made; its owner makes a new one or gives up."""
 
 
 class Link:
-    """A connection to ``address``. Not thread-safe.
+    """A connection to a socket. Not thread-safe.
 
     Args:
-        address: an nng URL (``ipc:///run/platformd/ingest.sock``).
+        where: the socket.
         timeout: seconds to wait for the connection.
 
     Raises:
-        InvalidInput: it is not an address.
+        InvalidInput: it is not an address, or something else answers there, or files for TLS cannot be used.
+        Unauthorized: the daemon does not want us.
         LinkLost: nothing answered within ``timeout``.
     """
 
-    def __init__(self, address: str, *, timeout: float) -> None:
-        self.address = address
+    def __init__(self, where: Endpoint, *, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        config = where.tls_config()
         self._admitted = False
         self._ready = threading.Event()
         self._free: list[Exchange] = []
@@ -71,16 +70,29 @@ class Link:
         )
         self._socket.add_pre_pipe_connect_cb(self._admit)
         self._socket.add_post_pipe_connect_cb(lambda _pipe: self._ready.set())
+        if config is not None:
+            self._socket.tls_config = config
         try:
-            dialer = self._socket.dial(address, block=False)
+            dialer = self._socket.dial(where.address, block=False)
         except pynng.NNGException as error:
             self._socket.close()
-            raise InvalidInput(f"is not an address: {error}", subject=address) from error
-        if not self._ready.wait(max(timeout, 0.0)):
+            raise InvalidInput(f"is not an address: {error}", subject=where.address) from error
+        try:
+            self._wait_until_ready(where, deadline)
+        except BaseException:
             self._socket.close()
-            raise LinkLost("nothing answers there")
+            raise
         dialer.reconnect_time_max = 0
         dialer.reconnect_time_min = _NEVER_MS
+
+    def _wait_until_ready(self, where: Endpoint, deadline: float) -> None:
+        """Wait; look why it takes long, early and again at the end, when the daemon may be another one."""
+        for until in (min(time.monotonic() + DIAGNOSE_AFTER, deadline), deadline):
+            if self._ready.wait(max(until - time.monotonic(), 0.0)):
+                return
+            cause = diagnose(where, REP, REQ, min(max(deadline - time.monotonic(), DIAGNOSE_AFTER), STEP))
+        if not self._ready.is_set():
+            raise LinkLost(cause or "nothing answers there")
 
     def _admit(self, pipe: Any) -> None:
         if self._admitted:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from platformd.client.link import Backoff, Exchange, Link, LinkLost, check_address
+from platformd.client.endpoints import ClientTls, endpoint
+from platformd.client.link import Backoff, Exchange, Link, LinkLost
 from platformd.core.errors import InvalidInput, OutcomeUnknown, PlatformError, Unavailable
 from platformd.queues.codec import Status, decode_duplicates, decode_reply, encode_batch, encode_publish, error_for
 from platformd.queues.codec.frames import PUBLISH, check_name, durability_code
@@ -71,7 +72,8 @@ class Producer:
     """Publishes records. Used by one thread; a context manager, which at its end waits for what is under way.
 
     Args:
-        address: the daemon's ingest address (``ipc:///run/platformd/ingest.sock``).
+        address: the daemon's ingest address (``ipc:///run/platformd/ingest.sock``, ``tls+tcp://queues.example:7071``).
+        tls: the files for an address with TLS; ``None``: none, and the system's authorities.
         stream: the stream that all records are for; empty: the one that captures their subjects.
         durability: what an acknowledgement means.
         timeout: seconds that a batch may take until it is acknowledged, restarts of the daemon included.
@@ -85,18 +87,18 @@ class Producer:
         self,
         address: str,
         *,
+        tls: ClientTls | None = None,
         stream: str = "",
         durability: Durability = "fsync",
         timeout: float = 30.0,
         max_in_flight: int = 8,
     ) -> None:
-        check_address(address)
+        self._where = endpoint(address, tls)
         if stream:
             check_name("stream", stream)
         durability_code(durability)
         if max_in_flight < 1:
             raise InvalidInput(f"{max_in_flight} is not 1 or more", subject="max_in_flight")
-        self._address = address
         self._stream = stream
         self._durability: Durability = durability
         self._timeout = timeout
@@ -227,15 +229,18 @@ class Producer:
         except LinkLost as lost:
             self._lose_link(str(lost))
             return False
-        except InvalidInput as error:  # nng does not take the address
-            self._done(batch, error)
+        except PlatformError as error:  # waiting would not mend it
+            if batch.perhaps_stored:
+                self._fail(batch, error.message)
+            else:
+                self._done(batch, error)
             return False
         return True
 
     def _connected(self, deadline: float) -> Link:
         if self._link is None:
             self._backoff.pause(deadline)
-            self._link = Link(self._address, timeout=deadline - time.monotonic())
+            self._link = Link(self._where, timeout=deadline - time.monotonic())
         return self._link
 
     def _answer(self, batch: _Batch, frame: bytes) -> bool:
@@ -245,7 +250,7 @@ class Producer:
             reply = decode_reply(frame, PUBLISH)
             positions = () if reply.status else decode_duplicates(reply.body, batch.count, reply.result3)
         except InvalidInput as error:
-            self._done(batch, _not_a_reply(error, self._address))
+            self._done(batch, _not_a_reply(error, self._where.address))
             return True
         if reply.status == Status.STOPPING:
             return False
@@ -289,7 +294,7 @@ class Producer:
             hint = None if batch.repeatable else "give every record a msg_id, so that it can be sent again"
             self._done(batch, OutcomeUnknown(f"{cause}: it may or may not be stored", subject="batch", hint=hint))
         else:
-            hint = f"is a daemon there, at {self._address}?"
+            hint = f"is a daemon there, at {self._where.address}?"
             self._done(batch, Unavailable(f"{cause}: nothing was stored", subject="batch", hint=hint))
 
     def _done(self, batch: _Batch, error: PlatformError) -> None:

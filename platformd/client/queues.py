@@ -14,7 +14,20 @@ sockets, whose addresses the daemon tells under ``GET /status``::
 """
 
 from platformd.client.consumer import Consumer
+from platformd.client.endpoints import ClientTls
 from platformd.client.producer import Pending, Producer
+from platformd.client.subscriber import LiveRecord, Subscriber
 from platformd.queues.contract import Delivery, Durability, Published, Record
 
-__all__ = ["Consumer", "Delivery", "Durability", "Pending", "Producer", "Published", "Record"]
+__all__ = [
+    "ClientTls",
+    "Consumer",
+    "Delivery",
+    "Durability",
+    "LiveRecord",
+    "Pending",
+    "Producer",
+    "Published",
+    "Record",
+    "Subscriber",
+]

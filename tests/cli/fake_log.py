@@ -64,8 +64,8 @@ class Log:
         self.most_waiting = max(self.most_waiting, self.waiting)
         return Pending(lambda: self.append(records))
 
-    def consumer(self, address: str, stream: str, name: str) -> Log:
-        self.options = {"address": address}
+    def consumer(self, address: str, stream: str, name: str, **options: Any) -> Log:
+        self.options = {"address": address} | options
         self.name, self.stream, self.cursor = name, stream, 0
         return self
 

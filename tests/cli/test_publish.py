@@ -28,7 +28,9 @@ def test_a_payload_is_published(cli: Cli, log: Log) -> None:
     words = ("publish", "a.b", "héllo", "--msg-id", "7", "-H", "k=v=w", "--header", "e=", "--durability", "os")
     assert cli(*words, "--stream", "alerts").out == "stream/alerts 1 published (sequence 1)\n"
     assert log.records == [Record(subject="a.b", payload="héllo".encode(), msg_id="7", headers={"k": "v=w", "e": ""})]
-    assert log.options == {"address": "ipc:///i", "stream": "alerts", "durability": "os", "max_in_flight": 8}
+    assert log.options == {
+        "address": "ipc:///i", "tls": None, "stream": "alerts", "durability": "os", "max_in_flight": 8,
+    }  # fmt: skip
     assert cli(*words).out == "stream/alerts 1 already there\n"
     assert cli(*words, "-o", "json").json() == {
         "stream": "alerts", "published": 0, "duplicates": 1, "first_sequence": 0, "last_sequence": 0,

@@ -18,6 +18,7 @@ from platformd.cli.options import (
     output_option,
     tenant_option,
 )
+from platformd.cli.queue_options import queue_options, queue_place
 from platformd.cli.stream_output import complete_consumer, complete_stream
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ WAIT_SECONDS: Final = 0.5
     "--delimiter", default="\n", metavar="TEXT", help=r"After each record with -o raw and --format (a newline; \0)."
 )
 @tenant_option
+@queue_options
 @connection_options
 @output_option("table", "json", "raw")
 @click.pass_obj
@@ -114,11 +116,11 @@ def command(
     -o json prints one document on each line (payload in base64, text where it is UTF-8), -o raw the
     payloads alone.
     """
-    from platformd.cli.records import Seen, engine_stream, queue_address, terminable, writer
+    from platformd.cli.records import Seen, engine_stream, terminable, writer
     from platformd.client.queues import Consumer as QueueConsumer
 
     place = _Place(session, stream, tenant)
-    address = queue_address(session, "fetch")
+    address, tls = queue_place(session, "fetch")
     config = _config(subject, start)
     said = _said(ack=ack, nak=nak, term=term, reason=reason, named=consumer is not None)
     reading = Reading(
@@ -132,7 +134,7 @@ def command(
     with (
         terminable(),
         _cursor(place, consumer, config, asked_subject=subject) as cursor,
-        QueueConsumer(address, engine_stream(session, stream, tenant), cursor.name) as fetching,
+        QueueConsumer(address, engine_stream(session, stream, tenant), cursor.name, tls=tls) as fetching,
     ):
         reading.run(fetching, answer=cursor.explicit)
 

@@ -19,6 +19,7 @@ from platformd.cli.options import (
     output_option,
     tenant_option,
 )
+from platformd.cli.queue_options import queue_options, queue_place
 from platformd.cli.stream_output import complete_stream
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ MAX_IN_FLIGHT: Final = 8
         "platformd publish alerts.ztf --file *.avro",
         "journalctl -f -o json | platformd publish logs.host --lines --durability os",
         'platformd publish load.test \'{"n": {{n}}, "at": "{{time}}", "x": "{{random 100}}"}\' --count 1000 --rate 50',
+        "platformd publish alerts.note hello --queue-url tls+tcp://queues.example:7071 --queue-ca-file site.pem",
         "platformd publish 'orders.{{n}}' --count 10 --msg-id 'run7-{{n}}' -- 'order {{n}}'",
     )
 )
@@ -71,6 +73,7 @@ MAX_IN_FLIGHT: Final = 8
     help="What the acknowledgement means.",
 )
 @tenant_option
+@queue_options
 @connection_options
 @output_option("table", "json", "yaml")
 @click.pass_obj
@@ -96,7 +99,7 @@ def command(
     Returns when every record is acknowledged with the durability that was asked for.
     """
     from platformd.cli.record_sources import Asked, batches_of, paced
-    from platformd.cli.records import engine_stream, queue_address, stream_of, terminable
+    from platformd.cli.records import engine_stream, stream_of, terminable
     from platformd.client.queues import Producer
 
     if files and payload is not None:  # the shell has expanded `--file *.avro`
@@ -117,11 +120,10 @@ def command(
         stream = stream_of(session, subject, tenant)
     stream = engine_stream(session, stream, tenant) if stream else ""
     tally = Tally()
+    address, tls = queue_place(session, "ingest")
     with (
         terminable(),
-        Producer(
-            queue_address(session, "ingest"), stream=stream, durability=durability, max_in_flight=MAX_IN_FLIGHT
-        ) as producer,
+        Producer(address, tls=tls, stream=stream, durability=durability, max_in_flight=MAX_IN_FLIGHT) as producer,
         _progress(count or len(files) or None, shown=lines or (count or len(files)) > 1) as advance,
     ):
         _publish(producer.submit, batches if rate is None else paced(batches, rate), tally, advance)

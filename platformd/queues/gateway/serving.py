@@ -16,9 +16,9 @@ from typing import Any
 
 import pynng
 import trio
-from pynng import lib
+from pynng import ffi, lib
 
-from platformd.core.errors import InvalidInput, PlatformError
+from platformd.core.errors import InvalidInput, PlatformError, Unsupported
 from platformd.core.quantities import size_bytes
 from platformd.core.settings import QueueSettings
 from platformd.queues.checks import named
@@ -54,14 +54,18 @@ async def serve_gateway(
     *,
     task_status: trio.TaskStatus[dict[str, str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``ingest.sock`` and ``fetch.sock`` until cancelled; started with their addresses.
+    """Serve ``ingest.sock`` and ``fetch.sock``, and their TCP addresses, until cancelled; started with the addresses.
 
     Raises:
-        InvalidInput: a socket's path is too long.
+        InvalidInput: a socket's path is too long, or a setting is not valid.
+        Unsupported: the settings name addresses of sockets that this engine has not.
         Conflict: somebody listens there already.
         PlatformError: the sockets cannot be made.
     """
     paths = {role: path for role, path in sockets.socket_paths(directory).items() if role in ROLES}
+    listens = _listens(settings)
+    tls = sockets.tls_config(settings)
+    addresses = {role: f"ipc://{path}" for role, path in paths.items()}
     try:
         sockets.prepare(paths)
     except OSError as error:
@@ -70,20 +74,44 @@ async def serve_gateway(
     with contextlib.ExitStack() as stack:  # outside: the tasks that use the sockets end before them
         async with trio.open_nursery() as nursery:
             gateways = []
-            for role, path in paths.items():
-                address = f"ipc://{path}"
-                try:
-                    socket = stack.enter_context(pynng.Rep0(recv_max_size=largest))
-                    gateway = stack.enter_context(contextlib.closing(_Gateway(backend, role, socket, nursery)))
-                    socket.listen(address)
-                except pynng.NNGException as error:
-                    raise PlatformError(f"cannot be served: {error}", subject=address) from error
+            for role in ROLES:
+                socket = stack.enter_context(pynng.Rep0(recv_max_size=largest))
+                if tls is not None:
+                    socket.tls_config = tls
+                gateway = stack.enter_context(contextlib.closing(_Gateway(backend, role, socket, nursery)))
+                _listen(socket, addresses[role])
+                mine = [listen for listen in listens if listen.role == role]
+                ports = [_listen(socket, listen.url) for listen in mine]
+                addresses |= sockets.tcp_addresses(mine, ports)
                 gateways.append(gateway)
             sockets.share(paths)
             for gateway in gateways:
                 nursery.start_soon(gateway.run)
                 nursery.start_soon(gateway.give_back)
-            task_status.started({role: f"ipc://{path}" for role, path in paths.items()})
+            task_status.started(addresses)
+
+
+def _listens(settings: QueueSettings) -> list[sockets.Listen]:
+    listens = sockets.tcp_listens(settings)
+    for listen in listens:
+        if listen.role not in ROLES:
+            raise Unsupported(
+                f"this engine has no {listen.role} socket: NATS's own clients follow and feed its subjects",
+                subject=f"queues.listen_{listen.role}",
+                hint="leave it out",
+            )
+    return list(listens)
+
+
+def _listen(socket: Any, url: str) -> int:
+    """Listen; the TCP port, or 0."""
+    try:
+        listener = socket.listen(url)
+    except pynng.NNGException as error:
+        raise PlatformError(f"cannot be served: {error}", subject=url) from error
+    port = ffi.new("int *")
+    lib.nng_listener_get_int(listener.listener, b"tcp-bound-port", port)
+    return int(port[0])
 
 
 class _Gateway:

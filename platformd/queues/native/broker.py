@@ -20,7 +20,7 @@ from platformd.queues.native import library, sockets
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.completions import Completions
 from platformd.queues.native.library import U32, call
-from platformd.queues.native.sockets import ROLES, Listen
+from platformd.queues.native.sockets import ROLES
 from platformd.queues.statistics import SocketStatistics
 
 REPORT_SECONDS = 10.0
@@ -71,17 +71,7 @@ def start(engine: Any, paths: dict[str, Path], settings: QueueSettings) -> dict[
         if listen.scheme == "tls+tcp" and config is not None:  # nng keeps it for as long as it needs it
             listens[i].tls = library.pynng_address(config._tls_config)  # noqa: SLF001
     call("queues", lib.pd_broker_start, engine, functions, listens, len(urls), made)
-    return _addresses(tcp, [listens[i].port for i in range(len(paths), len(urls))])
-
-
-def _addresses(tcp: tuple[Listen, ...], ports: list[int]) -> dict[str, str]:
-    """The second address of one socket and scheme is called ``push-tcp-2``."""
-    found: dict[str, str] = {}
-    for listen, port in zip(tcp, ports, strict=True):
-        same = sum(other.startswith(listen.name) for other in found)
-        name = f"{listen.name}-{same + 1}" if same else listen.name
-        found[name] = f"{listen.scheme}://{listen.host}:{port}"
-    return found
+    return sockets.tcp_addresses(tcp, [listens[i].port for i in range(len(paths), len(urls))])
 
 
 def statistics(engine: Any) -> SocketStatistics:

@@ -12,6 +12,7 @@ import ipaddress
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -109,6 +110,16 @@ def _tcp_listen(role: str, url: str, settings: QueueSettings) -> Listen:
             hint="set queues.client_ca_file to the authority that signs your clients' certificates",
         )
     return Listen(role=role, scheme=scheme, host=host, port=int(port))
+
+
+def tcp_addresses(tcp: Sequence[Listen], ports: Sequence[int]) -> dict[str, str]:
+    """By name, with the ``ports`` that were found. The second address of one socket and scheme is ``push-tcp-2``."""
+    found: dict[str, str] = {}
+    for listen, port in zip(tcp, ports, strict=True):
+        same = sum(other.startswith(listen.name) for other in found)
+        name = f"{listen.name}-{same + 1}" if same else listen.name
+        found[name] = f"{listen.scheme}://{listen.host}:{port}"
+    return found
 
 
 def _is_loopback(host: str) -> bool:
