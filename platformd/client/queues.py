@@ -1,7 +1,7 @@
 """Records in and out, for programs: ``Producer`` publishes, ``Consumer`` fetches and acknowledges.
 
-``Subscriber`` follows live. They are synchronous (for trio: ``queues_trio``), belong to one thread, survive restarts of the
-daemon, and talk to the broker's own sockets, whose addresses the daemon tells under ``GET /status``::
+``Subscriber`` follows live. They are synchronous (for trio: ``queues_trio``), belong to one thread, survive restarts of
+the daemon, and talk to the broker's own sockets, whose addresses the daemon tells under ``GET /status``::
 
     with Producer(ingest) as producer:
         producer.publish("alerts.ztf", packet, msg_id=candid)
