@@ -66,6 +66,7 @@ class Component:
             "services": "/services",
             "metrics": "/metrics",
             "openapi": "/v1/openapi.json",
+            "docs": "/v1/docs",
             "kinds": "/v1/kinds",
             "watch": "/v1/watch",
             **{kind.plural: f"/v1/{kind.plural}" for kind in self._kinds.values()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from platformd.model.kinds import KINDS
 from tests.api.fakes import make_context, make_settings
 from tests.api.wire import Client
 
-VARIABLES = {"tenant": "default", "lease_id": "1", "key": "a/b"}
+VARIABLES = {"tenant": "default", "lease_id": "1", "key": "a/b", "file": "LICENSE"}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,21 @@ async def test_it_is_served_with_a_tag(client: Client) -> None:
     assert answer.json["info"]["title"] == "platformd"
     again = await client.request("GET", "/v1/openapi.json", headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status, again.body) == (304, b"")
+
+
+async def test_the_page_needs_nothing_from_elsewhere(client: Client) -> None:
+    """The page and its files are served here, and its policy allows no other place; its licence lies beside it."""
+    page = await client.request("GET", "/v1/docs")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    wanted = re.findall(r'(?:src|href|spec-url)="(.*?)"', page.body.decode())
+    assert all(url.startswith(("/v1/", "data:")) for url in wanted)
+    for url in [url for url in wanted if url.startswith("/")] + ["/v1/docs/LICENSE"]:
+        found = await client.request("GET", url)
+        assert found.status == 200, url
+        again = await client.request("GET", url, headers={"If-None-Match": found.headers["etag"]})
+        assert (again.status, again.body) == (304, b""), url
+    assert (await client.request("GET", "/v1/docs/nothing.js")).status == 404
 
 
 async def test_parameters_are_those_that_are_taken(client: Client, document: dict[str, Any]) -> None:
