@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from platformd.cli.editor import run_editor
 from platformd.cli.kv_output import TITLES, row, shown, write_raw
 from platformd.cli.options import Session
-from platformd.cli.output import Table, as_json, as_yaml, echo, note
+from platformd.cli.output import Table, as_yaml, echo, json_text, note
 from platformd.client import kv
 from platformd.client.kv_watching import KeyChange
 from platformd.core.errors import InvalidInput, NotFound, PlatformError, PreconditionFailed
@@ -56,7 +55,7 @@ def edit(session: Session, key: bytes) -> dict[str, Any] | None:
     path = Path(name)
     with os.fdopen(descriptor, "wb") as file:
         file.write(old)
-    _run_editor(session, path)
+    run_editor(session, path)
     new = path.read_bytes()
     if (new == old) if before is not None else not new:
         path.unlink()
@@ -81,17 +80,6 @@ def edit(session: Session, key: bytes) -> dict[str, Any] | None:
     return made
 
 
-def _run_editor(session: Session, path: Path) -> None:
-    editor = session.environ.get("VISUAL") or session.environ.get("EDITOR") or "vi"
-    try:
-        done = subprocess.run([*shlex.split(editor), str(path)], check=False)
-    except (OSError, ValueError) as error:
-        path.unlink()
-        raise InvalidInput(f"the editor cannot be started: {error}", subject=editor, hint="set EDITOR") from error
-    if done.returncode:
-        raise InvalidInput(f"it ended with {done.returncode}; nothing was done", subject=editor, hint=f"see {path}")
-
-
 class ChangePrinter:
     """Prints changes of keys as they come."""
 
@@ -114,5 +102,5 @@ class ChangePrinter:
                 write_raw(change.value)
         else:
             document = {"type": change.type, "revision": change.revision} | change.document
-            echo(as_json(document, indent=0) if self._output == "json" else "---\n" + as_yaml([document]))
+            echo(json_text(document, indent=0) if self._output == "json" else "---\n" + as_yaml([document]))
         sys.stdout.flush()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from platformd.cli.output import NONE, Table, as_json, as_yaml, echo, safe
+from platformd.cli.output import NONE, Table, as_yaml, echo, print_json, safe
 from platformd.client import kv
 from platformd.core.errors import InvalidInput
 from platformd.core.quantities import format_bytes
@@ -76,7 +76,7 @@ TITLES: Final = ("KEY", "REVISION", "VERSION", "LEASE", "VALUE")
 def print_keys(documents: Sequence[Mapping[str, Any]], output: str, *, single: bool = False) -> None:
     """Keys as ``output`` says."""
     if output == "json":
-        echo(as_json(documents[0] if single else {"items": list(documents)}))
+        print_json(documents[0] if single else {"items": list(documents)})
     elif output == "yaml":
         if documents:
             echo(as_yaml([dict(document) for document in documents]))
@@ -93,7 +93,7 @@ def print_keys(documents: Sequence[Mapping[str, Any]], output: str, *, single: b
 def print_result(document: Mapping[str, Any], output: str, line: str) -> None:
     """What a change did: a line for people, the answer for programs."""
     if output == "json":
-        echo(as_json(document))
+        print_json(document)
     elif output == "yaml":
         echo(as_yaml([dict(document)]))
     else:

@@ -12,7 +12,7 @@ import msgspec
 
 from platformd.cli.kv_output import shown
 from platformd.cli.options import Session
-from platformd.cli.output import as_json, as_yaml, echo
+from platformd.cli.output import as_yaml, echo, json_text
 from platformd.client import kv
 from platformd.core.errors import FieldError, InvalidInput, PlatformError
 
@@ -54,7 +54,7 @@ def export(session: Session, prefix: bytes, output: str) -> int:
         for items in pages(session, prefix):
             documents = [{name: item[name] for name in item if name in _KNOWN} for item in items]
             for document in documents:
-                echo(as_json(document, indent=0) if output == "json" else "---\n" + as_yaml([document]))
+                echo(json_text(document, indent=0) if output == "json" else "---\n" + as_yaml([document]))
             exported += len(documents)
             advance(len(documents))
     return exported

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from platformd import __version__
-from platformd.cli.options import FORMATS, Session, connection_options
+from platformd.cli.options import FORMATS, OutputFormat, Session, connection_options
 from platformd.core.errors import InvalidInput, PlatformError, nearest
 
 COMPLETE_VARIABLE: Final = "_PLATFORMD_COMPLETE"
@@ -19,12 +19,12 @@ COMPLETE_VARIABLE: Final = "_PLATFORMD_COMPLETE"
 
 SECTIONS: Final = {
     "The daemon": ("run", "demo", "status", "tui"),
-    "Resources": ("get", "apply", "delete"),
+    "Resources": ("get", "apply", "edit", "delete", "wait", "watch"),
     "Records": ("publish", "subscribe", "consume", "stream", "consumer", "bench"),
     "Coordination": ("kv", "lease", "lock"),
     "The store": ("store", "backup", "restore"),
     "Access": ("access",),
-    "This program": ("completion", "version"),
+    "This program": ("api", "completion", "version"),
 }
 """The subcommands as ``--help`` groups them; each is the module of its name in ``platformd.cli.commands``."""
 
@@ -99,7 +99,7 @@ class Root(click.Group):
     "PLATFORMD_OUTPUT how to print, NO_COLOR that nothing is to be coloured.",
 )
 @connection_options
-@click.option("-o", "--output", type=click.Choice(FORMATS), metavar="FORMAT", help="How to print: json, yaml, table.")
+@click.option("-o", "--output", type=OutputFormat(FORMATS), metavar="FORMAT", help="How to print: json, yaml, table.")
 @click.version_option(__version__, prog_name="platformd", message="%(prog)s %(version)s")
 @click.pass_context
 def root(context: click.Context, output: str | None) -> None:
@@ -157,7 +157,9 @@ def _usage_error(error: click.ClickException) -> PlatformError:
 
 def report(error: PlatformError, *, as_json: bool = False) -> int:
     """Print ``error`` to standard error, as a line for people or as a problem document; its exit code."""
-    if as_json:
+    from platformd.cli.output import chosen_query
+
+    if as_json and chosen_query() is None:
         import msgspec
 
         click.echo(msgspec.json.encode(error.to_problem()).decode(), err=True)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from platformd.client.http import Target
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name", "raw")
-"""Every output format that some command has."""
+"""Every output format that some command has; whoever prints JSON also takes ``jsonpath=QUERY``."""
+
+QUERY: Final = "jsonpath="
+"""What begins a format that prints a part of the JSON."""
 
 COMPLETION_TIMEOUT: Final = 1.0
 """Seconds that the shell waits for names to offer."""
@@ -30,6 +33,8 @@ class Session:
     socket: str | None = None
     url: str | None = None
     output: str | None = None
+    query: Callable[[Any], str] | None = None
+    """What prints a document with ``-o jsonpath=…``; otherwise ``None``."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     _client: Client | None = None
 
@@ -85,24 +90,59 @@ def tenant_option(command: Command) -> Command:
     return click.option("--tenant", default="default", show_default=True, help="Whose resources.")(command)
 
 
+class OutputFormat(click.ParamType):  # type: ignore[type-arg]  # generic for type checkers alone
+    """One of some formats, or where JSON is one of them, ``jsonpath=QUERY``."""
+
+    name = "format"
+
+    def __init__(self, formats: tuple[str, ...]) -> None:
+        self.formats = formats
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """``value``, if it is a format.
+
+        Raises:
+            click.BadParameter: it is none.
+        """
+        if value in self.formats or (value.startswith(QUERY) and "json" in self.formats):
+            return value
+        known = ", ".join(self.formats) + (f", {QUERY}QUERY" if "json" in self.formats else "")
+        return self.fail(f"{value!r} is not a format here; known: {known}", param, ctx)
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The formats."""
+        known = (*self.formats, QUERY) if "json" in self.formats else self.formats
+        return [CompletionItem(one) for one in known if one.startswith(incomplete)]
+
+
 def output_option(*formats: str) -> Callable[[Command], Command]:
     """Add ``-o`` with ``formats``, the first being the default.
 
-    A format in ``PLATFORMD_OUTPUT`` that other commands have and this one has not is passed over.
+    A format in ``PLATFORMD_OUTPUT`` that other commands have and this one has not is passed over. A command that is
+    asked for ``jsonpath=…`` is told ``json``, and prints with ``platformd.cli.output.print_json``.
     """
+    kind = OutputFormat(formats)
 
     def callback(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
         session = context.ensure_object(Session)
-        if value is None and session.output in formats:
-            value = session.output
-        return value if value is not None else environment_output(session.environ, formats)
+        inherited = session.output
+        if value is None and inherited is not None and (inherited in formats or inherited.startswith(QUERY)):
+            value = kind.convert(inherited, None, context)
+        value = value if value is not None else environment_output(session.environ, formats)
+        if not value.startswith(QUERY):
+            return value
+        from platformd.cli.queries import compile_output
 
+        session.query = compile_output(value.removeprefix(QUERY))
+        return "json"
+
+    shown = (*formats, f"{QUERY}…") if "json" in formats else formats
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(formats),
+        type=kind,
         callback=callback,
-        metavar="|".join(formats),
+        metavar="|".join(shown),
         help=f"How to print (default: {formats[0]}, or PLATFORMD_OUTPUT).",
     )
 
@@ -117,6 +157,11 @@ def environment_output(environ: Mapping[str, str], formats: tuple[str, ...]) -> 
     if wanted not in FORMATS:
         raise click.BadParameter(f"PLATFORMD_OUTPUT is {wanted!r}; known: {', '.join(FORMATS)}")
     return wanted if wanted in formats else formats[0]
+
+
+def dry_run_option(command: Command) -> Command:
+    """Add ``--dry-run``."""
+    return click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")(command)
 
 
 def examples(*lines: str) -> str:

@@ -106,13 +106,76 @@ _AGE = Column(title="AGE", path="created_at", format="age")
 _COMMON = (Column(title="STATE", path="status.state"), Column(title="MESSAGE", path="status.message"))
 
 
-class Table:
-    """A table that may grow line by line: a column never gets narrower than it was."""
+_PLAIN: Final = str.maketrans({"…": "...", "→": "->", "✓": "+", "✗": "x", "—": "-"})
+"""Our own signs where there is only ASCII."""
 
-    def __init__(self, titles: Sequence[str], *, colour: bool = False) -> None:
+LEAST: Final = 10
+"""A column is not cut below this, or below its title."""
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal that we print to; ``None`` when it is none, and nothing is to be cut."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def width_of(text: str) -> int:
+    """How many columns of a terminal ``text`` takes: East Asian signs two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
+    )
+
+
+def padded_to(text: str, width: int) -> str:
+    """``text`` in exactly ``width`` columns: cut with a sign that it was, or with spaces behind it."""
+    taken = width_of(text)
+    if taken <= width:
+        return text + " " * (width - taken)
+    kept = text if len(text) <= width else text[:width]
+    while kept and width_of(kept) > width - 1:
+        kept = kept[:-1]
+    return kept + "…" + " " * (width - 1 - width_of(kept))
+
+
+def shrunk(widths: Sequence[int], titles: Sequence[str], limit: int) -> list[int]:
+    """``widths`` so that a line fits into ``limit`` columns, taken from the widest but the first; names stay whole."""
+    found = list(widths)
+    excess = sum(found) + len(GAP) * (len(found) - 1) - limit
+    while excess > 0:
+        floors = [max(LEAST, len(title)) for title in titles]
+        candidates = [i for i in range(1, len(found)) if found[i] > floors[i]]
+        if not candidates:
+            break  # such a narrow terminal wraps
+        widest = max(candidates, key=lambda i: found[i])
+        others = [max(found[i], floors[widest]) for i in candidates if found[i] < found[widest]]
+        target = max(max(others, default=floors[widest]), floors[widest])
+        step = min(excess, max(1, found[widest] - target))
+        found[widest] -= step
+        excess -= step
+    return found
+
+
+class Table:
+    """A table that may grow line by line: a column never gets narrower than it was.
+
+    Args:
+        titles: of the columns.
+        colour: whether states are coloured.
+        width: columns of the terminal, into which long texts are cut; ``None`` cuts nothing.
+    """
+
+    def __init__(self, titles: Sequence[str], *, colour: bool = False, width: int | None = None) -> None:
         self._titles = list(titles)
         self._widths = [len(title) for title in titles]
         self._colour = colour
+        self._limit = width
 
     def header(self) -> str:
         """The titles."""
@@ -121,7 +184,7 @@ class Table:
     def fit(self, rows: Iterable[Sequence[str]]) -> None:
         """Make the columns wide enough for ``rows``."""
         for row in rows:
-            self._widths = [max(width, len(text)) for width, text in zip(self._widths, row, strict=True)]
+            self._widths = [max(width, width_of(text)) for width, text in zip(self._widths, row, strict=True)]
 
     def line(self, row: Sequence[str]) -> str:
         """One row."""
@@ -129,8 +192,8 @@ class Table:
         return self._line(row, style=self._colour)
 
     def _line(self, row: Sequence[str], *, style: bool) -> str:
-        padded = [f"{text:<{width}}" for text, width in zip(row, self._widths, strict=True)]
-        padded[-1] = row[-1]
+        widths = self._widths if self._limit is None else shrunk(self._widths, self._titles, self._limit)
+        padded = [padded_to(text, width) for text, width in zip(row, widths, strict=True)]
         if style and "STATE" in self._titles:
             state = self._titles.index("STATE")
             padded[state] = click.style(padded[state], fg=TONES.get(row[state]))
@@ -139,7 +202,12 @@ class Table:
     def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
         """The whole table."""
         self.fit(rows)
-        return [self.header(), *(self.line(row) for row in rows)]
+        return [self.header(), *(self._line(row, style=self._colour) for row in rows)]
+
+
+def table_of(titles: Sequence[str], *, wide: bool = False) -> Table:
+    """A table for standard output: coloured where it may be, and unless ``wide``, cut to the terminal."""
+    return Table(titles, colour=coloured(sys.stdout), width=None if wide else terminal_width())
 
 
 def columns_of(kind: Kind | None, *, wide: bool) -> tuple[Column, ...]:
@@ -190,6 +258,39 @@ def as_json(value: Any, *, indent: int = 2) -> str:
     return (msgspec.json.format(encoded, indent=indent) if indent else encoded).decode()
 
 
+def json_text(value: Any, *, indent: int = 2) -> str:
+    """``value`` as ``-o json`` prints it, or the part of it that ``-o jsonpath=…`` wants."""
+    query = chosen_query()
+    if query is None:
+        return as_json(value, indent=indent)
+    text = query(msgspec.to_builtins(value))
+    return safe_lines(text) if sys.stdout.isatty() else text
+
+
+def print_json(value: Any, *, indent: int = 2) -> None:
+    """Print ``value`` as JSON, or the part of it that was asked for; nothing if that is nothing."""
+    text = json_text(value, indent=indent)
+    if text:
+        echo(text)
+
+
+def print_document(document: Mapping[str, Any], output: str) -> None:
+    """Print one document as YAML or JSON."""
+    if output == "yaml":
+        echo(as_yaml([dict(document)]))
+    else:
+        print_json(document)
+
+
+def chosen_query() -> Callable[[Any], str] | None:
+    """What prints with ``-o jsonpath=…``, if the command that runs was asked for that."""
+    from platformd.cli.options import Session
+
+    context = click.get_current_context(silent=True)
+    session = None if context is None else context.find_object(Session)
+    return None if session is None else session.query
+
+
 def as_yaml(documents: Sequence[Any]) -> str:
     """``documents`` as YAML, with ``---`` between them."""
     from platformd.cli.yaml12 import dump
@@ -197,9 +298,14 @@ def as_yaml(documents: Sequence[Any]) -> str:
     return dump(documents)
 
 
-def echo(text: str) -> None:
-    """Print a line; colours that are in it stay only where they may."""
-    click.echo(text, color=coloured(sys.stdout))
+def echo(text: str, *, newline: bool = True) -> None:
+    """Print a line; colours that are in it stay only where they may, and our signs become ASCII if need be."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+    click.echo(text, nl=newline, color=coloured(sys.stdout))
 
 
 def note(text: str) -> None:

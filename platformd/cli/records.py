@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 import msgspec
 
-from platformd.cli.output import NONE, Table, as_json, safe
+from platformd.cli.output import NONE, Table, as_json, json_text, safe
 from platformd.cli.queue_options import queue_place
 from platformd.cli.templates import Template, Word
 from platformd.core.clock import parse_rfc3339, rfc3339
@@ -291,7 +291,7 @@ class _Raw(_OneByOne):
 
 class _Json(_OneByOne):
     def _encode(self, record: Seen) -> bytes:
-        return as_json(record.document(), indent=0).encode() + b"\n"
+        return json_text(record.document(), indent=0).encode() + b"\n"
 
 
 class _Form(_OneByOne):

@@ -60,10 +60,10 @@ def consumer_row(info: Mapping[str, Any], stream: str) -> list[str]:
 
 def print_documents(documents: Sequence[Mapping[str, Any]], output: str, *, single: bool = False) -> bool:
     """Print what JSON and YAML print; whether that was asked for."""
-    from platformd.cli.output import as_json, as_yaml, echo
+    from platformd.cli.output import as_yaml, echo, print_json
 
     if output == "json":
-        echo(as_json(documents[0] if single else {"items": list(documents)}))
+        print_json(documents[0] if single else {"items": list(documents)})
     elif output == "yaml" and documents:
         echo(as_yaml([dict(document) for document in documents]))
     return output in ("json", "yaml")

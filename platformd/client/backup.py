@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from platformd.client.blocking import _Link
+from platformd.client.blocking_link import Link
 from platformd.client.http import Collector, End, Head, Target, make_request
 from platformd.core.errors import Forbidden, NotFound, PlatformError, StorageFull, Unavailable
 from platformd.core.files import new_file
@@ -62,7 +62,7 @@ def _translated(path: Path, error: OSError) -> PlatformError:
 
 
 def _receive(target: Target, path: Path, file: IO[bytes], progress: Callable[[int, int], None]) -> Backup:
-    link = _Link(target, TIMEOUT)
+    link = Link(target, TIMEOUT)
     failure = Collector()
     digest = hashlib.sha256()
     head: Head | None = None

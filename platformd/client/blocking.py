@@ -7,9 +7,6 @@ connection of its own. Every wait has a deadline.
 from __future__ import annotations
 
 import os
-import select
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +14,12 @@ from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
 from platformd.client import control
+from platformd.client.blocking_link import Link
+from platformd.client.following import EVENT_STREAM
 from platformd.client.http import (
-    HINT_NOT_RUNNING,
     Collector,
+    End,
     Head,
-    HttpConnection,
     Request,
     Response,
     Target,
@@ -32,14 +30,10 @@ from platformd.client.kv_watching import KeyChange, KeyWatchState
 from platformd.client.reading import as_kind, read_resource
 from platformd.client.tailing import Tailed, TailState
 from platformd.client.watching import Change, WatchState
-from platformd.core.errors import DeadlineExceeded, Forbidden, InvalidInput, PlatformError, Unavailable
+from platformd.core.errors import DeadlineExceeded, PlatformError, Unavailable
 from platformd.model.kind import Kind
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
 
-CONNECT_TIMEOUT: Final = 5.0
-"""Seconds that a connection may take to be accepted."""
-RECEIVE_BYTES: Final = 64 << 10
-"""The most bytes that are read at once."""
 SILENCE_TIMEOUT: Final = 60.0
 """Seconds without any byte (heartbeats come every 15 by default) after which a watch is taken as lost."""
 FIRST_DELAY: Final = 0.1
@@ -96,7 +90,7 @@ class Client:
         self.target = target if target is not None else default_target(os.environ)
         self._timeout = timeout
         self._sleep = sleep
-        self._link: _Link | None = None
+        self._link: Link | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -121,13 +115,13 @@ class Client:
         link, kept = self._link, True
         if link is None or link.stale():
             self.close()
-            link, kept = _Link(self.target, self._timeout), False
+            link, kept = Link(self.target, self._timeout), False
         self._link = None  # until the answer has been read to its end, nobody else may use it
         try:
             response = link.exchange(request, give_up_early=kept and request.repeatable)
             if response is None:
                 link.close()
-                link = _Link(self.target, self._timeout)
+                link = Link(self.target, self._timeout)
                 response = link.exchange(request)
         except BaseException:
             link.close()
@@ -161,6 +155,34 @@ class Client:
         )
         return self.send(request).check()
 
+    def stream(self, request: Request) -> Iterator[Head | bytes]:
+        """Send ``request`` on a connection of its own, and give its answer as it comes: the head, then pieces of body.
+
+        Closing the iterator closes the connection.
+
+        Raises:
+            PlatformError: the answer is a failure.
+        """
+        link = Link(self.target, self._timeout)
+        failure: Collector | None = None
+        try:
+            link.send(request)
+            while True:
+                for part in link.http.receive(link.receive()):
+                    if isinstance(part, Head):
+                        failure = Collector() if part.status >= 300 else None
+                        if part.media_type == EVENT_STREAM:
+                            link.wait_at_most(SILENCE_TIMEOUT)
+                    response = None if failure is None else failure.add(part)
+                    if response is not None:
+                        response.check()
+                    if isinstance(part, End):
+                        return
+                    if failure is None:
+                        yield part
+        finally:
+            link.close()
+
     def status(self) -> dict[str, Any]:
         """What the daemon is and does: ``GET /status``."""
         document: dict[str, Any] = self.send(control.status()).check().json()
@@ -175,16 +197,26 @@ class Client:
         kind = as_kind(kind)
         return read_resource(kind, self.send(control.get(kind, name, tenant=tenant)).check().json())
 
-    def pages(self, kind: Kind, *, tenant: str = DEFAULT_TENANT, selector: str = "") -> Iterator[control.DocumentPage]:
-        """All resources of a kind, as they are sent, page by page."""
-        cursor = None
+    def pages(
+        self,
+        kind: Kind,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        selector: str = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Iterator[control.DocumentPage]:
+        """All resources of a kind, or ``limit`` of them, as they are sent, page by page, from ``cursor`` on."""
+        left = limit
         while True:
+            size = control.PAGE_LIMIT if left is None else min(left, control.PAGE_LIMIT)
             page = control.read_page(
-                self.send(control.list_page(kind, tenant=tenant, selector=selector, cursor=cursor))
+                self.send(control.list_page(kind, tenant=tenant, selector=selector, limit=size, cursor=cursor))
             )
             yield page
             cursor = page.cursor
-            if cursor is None:
+            left = None if left is None else left - len(page.items)
+            if cursor is None or (left is not None and left <= 0):
                 return
 
     def list(self, kind: Kind | str, *, tenant: str = DEFAULT_TENANT, selector: str = "") -> Listing:
@@ -285,6 +317,7 @@ class Client:
         tenant: str = DEFAULT_TENANT,
         after: int | None = None,
         selector: str = "",
+        within: float | None = None,
         on_lost: Callable[[PlatformError, float], None] | None = None,
     ) -> Iterator[Change]:
         """Follow resources; see ``platformd.client.watching`` for what is promised.
@@ -297,12 +330,14 @@ class Client:
             tenant: whose resources.
             after: go on after this revision; ``None`` begins with what is there.
             selector: only resources whose labels match.
+            within: end after so many seconds; ``None`` goes on for ever.
             on_lost: told of each lost connection and the seconds until the next attempt.
 
         Raises:
             Gone: the revision to go on from has been compacted away; begin a new watch.
+            DeadlineExceeded: the time is over.
         """
-        return self._follow(WatchState(kinds, tenant=tenant, after=after, selector=selector), on_lost)
+        return self._follow(WatchState(kinds, tenant=tenant, after=after, selector=selector), on_lost, within)
 
     def watch_keys(
         self,
@@ -333,12 +368,16 @@ class Client:
         return self._follow(state, on_lost)
 
     def _follow(
-        self, state: _State[Followed_co], on_lost: Callable[[PlatformError, float], None] | None
+        self,
+        state: _State[Followed_co],
+        on_lost: Callable[[PlatformError, float], None] | None,
+        within: float | None = None,
     ) -> Iterator[Followed_co]:
         stood, delay = False, FIRST_DELAY
+        until = None if within is None else time.monotonic() + within
         while True:
             try:
-                for change in self._watch_once(state):
+                for change in self._watch_once(state, until):
                     stood = True
                     if change is not None:
                         delay = FIRST_DELAY
@@ -348,18 +387,22 @@ class Client:
                 if not stood:
                     raise
                 lost = error
+            if until is not None and time.monotonic() + delay >= until:
+                raise DeadlineExceeded(f"the watch was to end after {within:g}s", subject=str(self.target))
             if on_lost is not None:
                 on_lost(lost, delay)
             self._sleep(delay)
             delay = min(delay * 2, MAX_DELAY)
 
-    def _watch_once(self, state: _State[Followed_co]) -> Iterator[Followed_co | None]:
-        """The changes that one connection brings; ``None`` once it stands."""
-        link = _Link(self.target, SILENCE_TIMEOUT)
+    def _watch_once(self, state: _State[Followed_co], until: float | None) -> Iterator[Followed_co | None]:
+        """The changes that one connection brings until ``until`` (monotonic time); ``None`` once it stands."""
+        link = Link(self.target, SILENCE_TIMEOUT)
         failure: Collector | None = None
         try:
             link.send(state.request())
             while True:
+                if until is not None:
+                    link.wait_until(until, SILENCE_TIMEOUT)
                 for part in link.http.receive(link.receive()):
                     if isinstance(part, Head):
                         state.check(part)
@@ -377,106 +420,3 @@ class Client:
                         return
         finally:
             link.close()
-
-
-class _Link:
-    """One connected socket with its protocol."""
-
-    def __init__(self, target: Target, timeout: float) -> None:
-        self.http = HttpConnection(target)
-        self._timeout = timeout
-        self._socket = _connect(target)
-        self._socket.settimeout(timeout)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def stale(self) -> bool:
-        """Whether the server has closed the connection, or sent something that nobody asked for."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def exchange(self, request: Request, *, give_up_early: bool = False) -> Response | None:
-        """Send ``request`` and read its answer.
-
-        ``None`` when the connection ended before the first byte of the answer, if ``give_up_early``; without
-        it that is an error.
-        """
-        self.send(request)
-        collector = Collector()
-        while True:
-            data = self.receive()
-            if not data and give_up_early and not self.http.answered:
-                return None
-            for part in self.http.receive(data):
-                response = collector.add(part)
-                if response is not None:
-                    return response
-
-    def send(self, request: Request) -> None:
-        data = self.http.send(request)
-        try:
-            self._socket.sendall(data)
-        except TimeoutError as error:
-            raise self._too_slow() from error
-        except OSError:
-            # The server closed before it had read everything. It may have said why (413 for a body that is
-            # too large), so reading comes next; if there is nothing to read, that is the error.
-            return
-
-    def receive(self) -> bytes:
-        """What has come; ``b""`` when the connection has ended, in whatever way."""
-        try:
-            return self._socket.recv(RECEIVE_BYTES)
-        except TimeoutError as error:
-            raise self._too_slow() from error
-        except OSError:
-            return b""
-
-    def _too_slow(self) -> PlatformError:
-        lost = self.http.lost(f"nothing came for {self._timeout:g}s")
-        if not isinstance(lost, Unavailable):
-            return lost
-        return DeadlineExceeded(f"the daemon was silent for {self._timeout:g}s", subject=str(self.http.target))
-
-
-def _connect(target: Target) -> socket.socket:
-    try:
-        if target.unix is None:
-            return socket.create_connection((target.host, target.port), CONNECT_TIMEOUT)
-        return _connect_unix(target.unix)
-    except PermissionError as error:
-        raise Forbidden(
-            "you may not open this socket", subject=str(target), hint="its group may: join it, or use sudo"
-        ) from error
-    except TimeoutError as error:
-        message = f"no connection was accepted within {CONNECT_TIMEOUT:g}s"
-        raise Unavailable(message, subject=str(target), hint=HINT_NOT_RUNNING) from error
-    except FileNotFoundError as error:
-        raise Unavailable("there is no such socket", subject=str(target), hint=HINT_NOT_RUNNING) from error
-    except ConnectionRefusedError as error:
-        raise Unavailable("nothing is listening here", subject=str(target), hint=HINT_NOT_RUNNING) from error
-    except OSError as error:
-        raise Unavailable(
-            f"cannot be connected to: {error.strerror or error}", subject=str(target), hint=HINT_NOT_RUNNING
-        ) from error
-
-
-def _connect_unix(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The kernel answers a full backlog of a Unix socket with EAGAIN at once when the socket has a timeout,
-    # and by waiting when it has none; a send timeout makes it wait that long.
-    patience = struct.pack("@ll", int(CONNECT_TIMEOUT), int(CONNECT_TIMEOUT % 1 * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-    try:
-        sock.connect(path)
-    except BlockingIOError as error:
-        sock.close()
-        raise TimeoutError from error
-    except OSError as error:
-        sock.close()
-        if "too long" in str(error):
-            raise InvalidInput("is too long for a Unix socket (107 bytes)", subject=path) from error
-        raise
-    return sock

@@ -117,7 +117,8 @@ class FakeApi:
         after = seen.query.get("cursor", "")
         names = [n for n in names if n > after and selected(self.objects[tenant, plural, n]["labels"])]
 
-        page, more = names[: self.page_limit], len(names) > self.page_limit
+        limit = min(self.page_limit, int(seen.query.get("limit", self.page_limit)))
+        page, more = names[:limit], len(names) > limit
         items = [self.objects[tenant, plural, n] for n in page]
         return 200, {}, {"items": items, "revision": self.revision, "cursor": page[-1] if more else None}
 
@@ -143,6 +144,9 @@ class FakeApi:
             del self.objects[key]
         return 200, {"etag": f'"{document["revision"]}"'}, document
 
+    def _kept(self, before: dict[str, Any] | None) -> dict[str, Any]:
+        return {} if before is None else {"uid": before["uid"], "created_at": before["created_at"]}
+
     def _apply(self, seen: Seen, key: tuple[str, str, str]) -> tuple[int, dict[str, str], Any]:
         document, before = json.loads(seen.body), self.objects.get(key)
         spec = document.get("spec", {})
@@ -158,7 +162,9 @@ class FakeApi:
             after = document
         else:
             after = (
-                before if before is not None and outcome == "unchanged" else self.put(key[1], key[2], key[0], spec=spec)
+                before
+                if before is not None and outcome == "unchanged"
+                else self.put(key[1], key[2], key[0], **self._kept(before), **_decided(document))
             )
         return 201 if before is None else 200, {"platformd-outcome": outcome}, after
 
@@ -177,6 +183,10 @@ class FakeApi:
             raise MethodNotAllowed("only PUT and DELETE")
         del self.consumers[key]
         return 204, {}, b""
+
+
+def _decided(document: dict[str, Any]) -> dict[str, Any]:
+    return {"spec": {}} | {key: document[key] for key in ("spec", "labels", "annotations") if key in document}
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from platformd.client import blocking
+from platformd.client import blocking, blocking_link
 from platformd.client.blocking import Client
 from platformd.client.http import Target, make_request
 from platformd.core.errors import (
@@ -265,7 +265,7 @@ def test_a_socket_that_may_not_be_opened_is_forbidden(path: Path, monkeypatch: p
     def refuse(_path: str) -> socket.socket:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(blocking, "_connect_unix", refuse)
+    monkeypatch.setattr(blocking_link, "_connect_unix", refuse)
     with pytest.raises(Forbidden, match="group"):
         client_of(path).status()
 
@@ -278,7 +278,7 @@ def test_a_path_that_no_socket_can_have_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_backlog_is_waited_for_and_then_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that accepts nobody is given up after the connect timeout, not at once and not never."""
-    monkeypatch.setattr(blocking, "CONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr(blocking_link, "CONNECT_TIMEOUT", 0.05)
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
         listener.bind(str(path))
         listener.listen(0)

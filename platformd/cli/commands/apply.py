@@ -78,9 +78,9 @@ def _apply(session: Session, document: Document, tenant: str, *, dry_run: bool) 
 
 def print_results(results: list[dict[str, Any]], output: str) -> None:
     """What was done to each resource, as one document; lines are printed as things are done."""
-    from platformd.cli.output import as_json, as_yaml, echo
+    from platformd.cli.output import as_yaml, echo, print_json
 
     if output == "json":
-        echo(as_json({"items": results}))
+        print_json({"items": results})
     elif output == "yaml" and results:
         echo(as_yaml(results))

@@ -26,7 +26,7 @@ def command(session: Session, output: str, file: Path) -> None:
     In it is what the daemon is told and knows: resources, keys, leases. The records of streams are not. It holds
     every secret that the store has: only you can read FILE, which must not be there yet (5).
     """
-    from platformd.cli.output import as_json, echo
+    from platformd.cli.output import echo, print_json
     from platformd.cli.progress import bar
     from platformd.client.backup import fetch_backup
     from platformd.core.quantities import format_bytes
@@ -34,6 +34,6 @@ def command(session: Session, output: str, file: Path) -> None:
     with bar("copying") as progress:
         done = fetch_backup(session.target(), file, progress)
     if output == "json":
-        echo(as_json(done))
+        print_json(done)
         return
     echo(f"{done.path}: revision {done.revision}, {format_bytes(done.size_bytes)}, sha256 {done.sha256}")

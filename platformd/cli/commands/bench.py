@@ -138,11 +138,11 @@ def _progress() -> Iterator[Callable[[str, float, int], None]]:
 
 
 def _print(outcome: Outcome, output: str) -> None:
-    from platformd.cli.output import Table, as_json, as_yaml, echo
+    from platformd.cli.output import Table, echo, print_document
 
     if output != "table":
         document = _document(outcome)
-        echo(as_json(document) if output == "json" else as_yaml([document]))
+        print_document(document, output)
         return
     sides = [(name, side) for name, side in _sides(outcome) if side.workers]
     titles = ("", "WORKERS", "RECORDS", "RECORDS/S", "MB/S", "P50", "P99", "P99.9", "MAX")

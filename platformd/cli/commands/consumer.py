@@ -188,7 +188,7 @@ def delete(
 ) -> int:
     """Forget where consumers were. No record is touched."""
     from platformd.cli.main import report
-    from platformd.cli.output import as_json, echo
+    from platformd.cli.output import echo, print_json
     from platformd.client import control
     from platformd.core.errors import NotFound
 
@@ -201,7 +201,7 @@ def delete(
                 codes.append(report(error, as_json=output == "json"))
             continue
         if output == "json":
-            echo(as_json({"stream": stream, "name": name, "outcome": "deleted"}, indent=0))
+            print_json({"stream": stream, "name": name, "outcome": "deleted"}, indent=0)
         else:
             echo(name if output == "name" else f"stream/{stream}/consumer/{name} deleted")
     return codes[0] if codes else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,42 +29,64 @@ if TYPE_CHECKING:
         "platformd get pipeline alerts -o yaml",
         "platformd get stream/alerts pipeline/alerts",
         "platformd get all -l team=transients -o wide",
+        "platformd get streams --sort-by age --limit 10",
+        "platformd get streams -o jsonpath='$.items[?@.status.state == \"error\"].name'",
+        "platformd get stream alerts -o jsonpath='{.name} has {.status.messages}'",
         "platformd get streams,pipelines --watch -o json",
     )
 )
 @click.argument("what", nargs=-1, metavar="KIND[,KIND…] [NAME…] | KIND/NAME… | all", shell_complete=complete_target)
 @click.option("-l", "--selector", default="", metavar="TERMS", help="Only what has these labels: a=b,c!=d,e,!f.")
+@click.option("--sort-by", default="", metavar="[-]COLUMN|PATH", help="In this order; with - the other way round.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many (default: all, page by page).")
+@click.option("--cursor", metavar="CURSOR", help="Go on where a listing with --limit ended.")
 @click.option("-w", "--watch", is_flag=True, help="Go on showing what changes.")
 @tenant_option
 @connection_options
 @output_option("table", "wide", "json", "yaml", "name")
 @click.pass_obj
-def command(session: Session, what: Sequence[str], selector: str, watch: bool, tenant: str, output: str) -> int:
+def command(
+    session: Session,
+    what: Sequence[str],
+    selector: str,
+    sort_by: str,
+    limit: int | None,
+    cursor: str | None,
+    watch: bool,
+    tenant: str,
+    output: str,
+) -> int:
     """Show resources.
 
     A name alone prints that resource (-o json, -o yaml); several print a list, which `platformd apply -f`
     takes as it is. With --watch each change is a line, or a JSON document on one line.
     """
+    from platformd.cli.listing import Pager, Selection, print_listing
     from platformd.cli.targets import parse_targets
     from platformd.core.errors import InvalidInput
 
     wanted = parse_targets(what)
     named = any(target.names for target in wanted)
-    if named and selector:
-        raise InvalidInput("a selector chooses among all; leave the names out", subject=f"-l {selector}")
+    if named and (selector or limit or cursor):
+        chosen = f"-l {selector}" if selector else "--limit" if limit else "--cursor"
+        raise InvalidInput("chooses among all; leave the names out", subject=chosen)
+    if watch and (sort_by or limit or cursor):
+        raise InvalidInput("--sort-by, --limit and --cursor are for what is there now", subject="--watch")
+    if (limit or cursor) and len(wanted) != 1:
+        raise InvalidInput("--limit and --cursor are for one kind", subject=" ".join(what))
     if watch:
         _watch(session, wanted, selector, tenant, output)
         return 0
-    documents, errors = _read(session, wanted, selector, tenant)
-    single = named and sum(len(target.names) for target in wanted) == 1
-    _print(documents, wanted, output, single=single, prefix=len(wanted) > 1, tenant=tenant)
-    return _report(errors, output)
+    if named:
+        return _named(session, wanted, sort_by, tenant, output)
+    selection = Selection(tenant=tenant, selector=selector, sort_by=sort_by, limit=limit, cursor=cursor)
+    kinds = [target.kind for target in wanted]
+    print_listing(Pager(session.client, selection), kinds, output, prefix=len(kinds) > 1, tenant=tenant)
+    return 0
 
 
-def _read(
-    session: Session, wanted: Iterable[Wanted], selector: str, tenant: str
-) -> tuple[list[dict[str, Any]], list[PlatformError]]:
-    """The documents, and what went wrong with names that could not be read."""
+def _named(session: Session, wanted: Sequence[Wanted], sort_by: str, tenant: str, output: str) -> int:
+    """Print the resources that were named, and what went wrong with those that could not be read."""
     from platformd.client import control
     from platformd.core.errors import NotFound
 
@@ -76,19 +98,22 @@ def _read(
                 documents.append(session.client.send(control.get(target.kind, name, tenant=tenant)).check().json())
             except NotFound as error:
                 errors.append(error)
-        if not target.names:
-            for page in session.client.pages(target.kind, tenant=tenant, selector=selector):
-                documents += page.items
-    return documents, errors
+    if sort_by:
+        from platformd.cli.sorting import Order
+
+        documents = [*Order(sort_by, wanted[0].kind if len(wanted) == 1 else None).sorted(documents, None)]  # type: ignore[list-item]
+    single = sum(len(target.names) for target in wanted) == 1
+    _print(documents, wanted, output, single=single, prefix=len(wanted) > 1)
+    return _report(errors, output)
 
 
 def _print(
-    documents: list[dict[str, Any]], wanted: Sequence[Wanted], output: str, *, single: bool, prefix: bool, tenant: str
+    documents: list[dict[str, Any]], wanted: Sequence[Wanted], output: str, *, single: bool, prefix: bool
 ) -> None:
-    from platformd.cli.output import as_json, as_yaml, echo, note, subject
+    from platformd.cli.output import as_yaml, echo, print_json, subject
 
     if output == "json" and not (single and not documents):
-        echo(as_json(documents[0] if single else {"items": documents}))
+        print_json(documents[0] if single else {"items": documents})
     elif output == "yaml" and documents:
         echo(as_yaml(documents))
     elif output == "name":
@@ -96,22 +121,16 @@ def _print(
             echo(subject(document))
     elif output in ("table", "wide") and documents:
         echo("\n\n".join(_tables(documents, wanted, wide=output == "wide", prefix=prefix)))
-    elif output in ("table", "wide") and not single:
-        kinds = ", ".join(dict.fromkeys(target.kind.plural for target in wanted))
-        note(f"no {kinds} in tenant {tenant}")
 
 
 def _tables(documents: list[dict[str, Any]], wanted: Sequence[Wanted], *, wide: bool, prefix: bool) -> Iterator[str]:
-    import sys
-
-    from platformd.cli.output import Table, coloured, row_of, titles_of
+    from platformd.cli.output import row_of, table_of, titles_of
 
     for kind in dict.fromkeys(target.kind.name for target in wanted):
         found = next(target.kind for target in wanted if target.kind.name == kind)
         rows = [row_of(found, d, wide=wide, prefix=prefix) for d in documents if d.get("kind", kind) == kind]
         if rows:
-            table = Table(titles_of(found, wide=wide), colour=coloured(sys.stdout))
-            yield "\n".join(table.lines(rows))
+            yield "\n".join(table_of(titles_of(found, wide=wide), wide=wide).lines(rows))
 
 
 def _report(errors: Sequence[PlatformError], output: str) -> int:
@@ -150,19 +169,17 @@ class _Shower:
     """Prints changes. Rows of the first listing wait for its end, so that the columns fit them."""
 
     def __init__(self, kind: Any, output: str) -> None:
-        import sys
-
-        from platformd.cli.output import Table, coloured, titles_of
+        from platformd.cli.output import table_of, titles_of
 
         self._kind, self._output = kind, output
         titles = titles_of(kind, wide=output == "wide", watching=True)
-        self._table = Table(titles, colour=coloured(sys.stdout))
+        self._table = table_of(titles, wide=output == "wide")
         # The longest event comes after the listing has set the columns.
         self._table.fit([["modified" if title == "EVENT" else "" for title in titles]])
         self._waiting: list[list[str]] | None = []
 
     def __call__(self, change: Change) -> None:
-        from platformd.cli.output import as_json, as_yaml, echo, row_of, subject
+        from platformd.cli.output import as_yaml, echo, print_json, row_of, subject
 
         document = change.document
         if self._output in ("table", "wide"):
@@ -179,7 +196,10 @@ class _Shower:
             echo(subject(document))
         elif document is not None:
             event = {"type": change.type, "revision": change.revision, "resource": document}
-            echo(as_json(event, indent=0) if self._output == "json" else "---\n" + as_yaml([event]))
+            if self._output == "json":
+                print_json(event, indent=0)
+            else:
+                echo("---\n" + as_yaml([event]))
 
     def _flush(self) -> None:
         from platformd.cli.output import echo

@@ -86,7 +86,7 @@ def revoke(session: Session, leases: tuple[str, ...], output: str) -> int:
 @click.pass_obj
 def ls(session: Session, output: str) -> None:
     """List all leases."""
-    from platformd.cli.output import Table, as_json, as_yaml, echo
+    from platformd.cli.output import Table, as_yaml, echo, print_json
     from platformd.client import kv
 
     found: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def ls(session: Session, output: str) -> None:
         if cursor is None:
             break
     if output == "json":
-        echo(as_json({"items": found}))
+        print_json({"items": found})
     elif output == "yaml" and found:
         echo(as_yaml(found))
     elif output == "name":

@@ -196,7 +196,7 @@ def _progress(total: int | None, *, shown: bool) -> Iterator[Callable[[int], Non
 
 
 def _print(tally: Tally, output: str) -> None:
-    from platformd.cli.output import as_json, as_yaml, echo
+    from platformd.cli.output import echo, print_document
 
     document: dict[str, Any] = {
         "stream": tally.stream,
@@ -206,7 +206,7 @@ def _print(tally: Tally, output: str) -> None:
         "last_sequence": tally.last_sequence,
     }
     if output != "table":
-        echo(as_json(document) if output == "json" else as_yaml([document]))
+        print_document(document, output)
         return
     parts = []
     if tally.published:

@@ -29,7 +29,7 @@ def command(session: Session, output: str, file: Path, state_dir: str | None, fo
     that watch are told to list anew, and do. Leases keep their ids and begin their time again. The records of
     streams are not in a backup.
     """
-    from platformd.cli.output import as_json, echo
+    from platformd.cli.output import echo, print_json
     from platformd.coordination.backup import check_backup, restore
     from platformd.core.quantities import format_bytes
     from platformd.core.settings import load
@@ -37,7 +37,7 @@ def command(session: Session, output: str, file: Path, state_dir: str | None, fo
     if check:
         facts = check_backup(file)
         if output == "json":
-            echo(as_json(facts))
+            print_json(facts)
         else:
             echo(
                 f"{file}: whole; revision {facts.revision}, {facts.keys} keys, {facts.leases} leases, "
@@ -48,7 +48,7 @@ def command(session: Session, output: str, file: Path, state_dir: str | None, fo
     directory = load(None, session.environ, overrides).state_path
     done = restore(file, directory, force=force)
     if output == "json":
-        echo(as_json(done))
+        print_json(done)
         return
     echo(f"{done.path}: {done.backup.keys} keys and {done.backup.leases} leases of revision {done.backup.revision}")
     echo(f"It goes on at revision {done.revision}; everything older is compacted.")

@@ -16,11 +16,11 @@ from platformd.cli.options import Session, connection_options, examples, output_
 @click.pass_obj
 def command(session: Session, output: str) -> None:
     """Show what the daemon is and does. Fails (6) when it does not answer."""
-    from platformd.cli.output import as_json, as_yaml, echo
+    from platformd.cli.output import as_yaml, echo, print_json
 
     document = session.client.status()
     if output == "json":
-        echo(as_json(document))
+        print_json(document)
     elif output == "yaml":
         echo(as_yaml([document]))
     else:

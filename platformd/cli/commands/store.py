@@ -51,11 +51,11 @@ def compact(session: Session, output: str, revision: int | None) -> None:
 
 
 def _show(document: dict[str, Any], output: str) -> None:
-    from platformd.cli.output import as_json, echo
+    from platformd.cli.output import echo, print_json
     from platformd.core.quantities import format_bytes
 
     if output == "json":
-        echo(as_json(document))
+        print_json(document)
         return
     for name, value in document.items():
         shown = format_bytes(value) if name.endswith("_bytes") else value
@@ -93,7 +93,7 @@ def migrate(session: Session, /, output: str, to: str, state_dir: Path | None, d
     """
     import trio
 
-    from platformd.cli.output import as_json, echo
+    from platformd.cli.output import echo, print_json
     from platformd.cli.progress import bar
     from platformd.coordination import migrate as migration
 
@@ -109,7 +109,7 @@ def migrate(session: Session, /, output: str, to: str, state_dir: Path | None, d
     with _source(session, state_dir) as source:
         done = trio.run(copy, source)
     if output == "json":
-        echo(as_json(done))
+        print_json(done)
         return
     for line in _changes(done):
         echo(line)

@@ -149,7 +149,7 @@ def create(
     **fields: Any,
 ) -> None:
     """Make the stream NAME. What is left out has the default; `platformd apply` changes it later."""
-    from platformd.cli.output import as_json, as_yaml, echo
+    from platformd.cli.output import as_yaml, echo, print_json
     from platformd.cli.stream_output import wait_active
     from platformd.client import control
     from platformd.client.reading import as_kind
@@ -161,7 +161,7 @@ def create(
     if wait:
         document = wait_active(session, name, tenant, CREATE_PATIENCE)
     if output == "json":
-        echo(as_json(document))
+        print_json(document)
     elif output == "yaml":
         echo(as_yaml([document]))
     else:

@@ -14,10 +14,10 @@ from platformd.cli.options import examples, output_option
 @output_option("table", "json", "yaml")
 def command(output: str) -> None:
     """Print the version of this program. The daemon's is in `platformd status`."""
-    from platformd.cli.output import as_json, as_yaml, echo
+    from platformd.cli.output import echo, print_document
 
     document = {"name": "platformd", "version": __version__, "python": sys.version.split()[0]}
     if output == "table":
         echo(f"platformd {__version__}")
     else:
-        echo(as_json(document) if output == "json" else as_yaml([document]))
+        print_document(document, output)
