@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import msgspec
 from quart import Response, request
 from quart_trio import QuartTrio
 
@@ -25,7 +24,7 @@ from platformd.api.openapi.parameters import (
     WRITE_PROBLEMS,
     limit,
 )
-from platformd.api.openapi.shapes import Kinds
+from platformd.api.openapi.shapes import KindDescription, Kinds
 from platformd.api.replies import (
     JSON,
     MERGE_PATCH,
@@ -41,7 +40,8 @@ from platformd.api.replies import (
 from platformd.api.watch import Followed, Watches, check_watch
 from platformd.api.watch_events import events_response
 from platformd.api.watch_socket import serve_socket
-from platformd.core.errors import Conflict, Gone, NotFound, PreconditionFailed, Unprocessable, nearest
+from platformd.core.errors import Conflict, Gone, NotFound, PreconditionFailed, Unprocessable, Unsupported, nearest
+from platformd.model.describing import describe_kind
 from platformd.model.kind import Kind
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
 
@@ -61,6 +61,7 @@ class Resources:
     def add_to(self, app: QuartTrio) -> None:
         """Route requests here."""
         app.add_url_rule("/v1/kinds", "kinds", self.kinds, methods=["GET"])
+        app.add_url_rule("/v1/kinds/<word>", "kind", self.kind, methods=["GET"])
         for prefix, whose in (("/v1", ""), ("/v1/tenants/<tenant>", "tenant_")):
             app.add_url_rule(f"{prefix}/watch", f"{whose}watch", self.watch, methods=["GET"])
             app.add_websocket(f"{prefix}/watch", f"{whose}watch_socket", self.follow_many)
@@ -72,12 +73,22 @@ class Resources:
             app.add_url_rule(one, f"{whose}replace", self.replace, methods=["PUT"])
             app.add_url_rule(one, f"{whose}patch", self.patch, methods=["PATCH"])
             app.add_url_rule(one, f"{whose}delete", self.delete, methods=["DELETE"])
+            app.add_url_rule(f"{one}/actions/<action>", f"{whose}act", self.act, methods=["POST"])
 
     @operation("listKinds", "Resources", answers={200: Answer("The kinds.", Kinds)})
     async def kinds(self) -> Response:
         """GET /v1/kinds: what there is, with the schema and the columns of each."""
         Query()
         return Response(self._kinds_body, content_type=JSON)
+
+    @operation("getKind", "Resources", answers={200: Answer("The kind.", KindDescription)}, problems=(NotFound,))
+    async def kind(self, word: str) -> Response:
+        """GET /v1/kinds/KIND: one of them, by its name, its plural or an alias."""
+        Query()
+        for kind in self._kinds.values():
+            if word.lower() in (kind.singular, kind.plural, *kind.aliases):
+                return reply(describe_kind(kind))
+        return reply(describe_kind(self._kind(word)))
 
     @operation(
         "watchResources",
@@ -240,6 +251,19 @@ class Resources:
         )
         return reply(last, 200 if gone else 202)
 
+    @operation(
+        "actOn{Kind}",
+        "{Kinds}",
+        body=Body({"type": "object", "description": "The action's parameters; the kind says which."}, required=False),
+        answers={200: Answer("What the action answers, or the resource as it is then.", {"type": "object"})},
+        problems=(NotFound, Conflict, Unsupported, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+    )
+    async def act(self, plural: str, name: str, action: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """POST /v1/PLURAL/NAME/actions/ACTION: do one of the kind's actions; the body has its parameters, if any."""
+        kind, _ = self._kind(plural), Query()
+        parameters = await json_body(JSON) if request.mimetype or request.content_length else {}
+        return reply(await self._conductor.actions.perform(kind, name, tenant, action, parameters))
+
     def _kind(self, plural: str) -> Kind:
         kind = self._kinds.get(plural)
         if kind is None:
@@ -250,7 +274,7 @@ class Resources:
 
     @cached_property
     def _kinds_body(self) -> bytes:
-        return encode({"items": [_describe(kind) for kind in self._kinds.values()]})
+        return encode({"items": [describe_kind(kind) for kind in self._kinds.values()]})
 
 
 def _written(kind: Kind, resource: AnyResource, outcome: str, *, dry_run: bool) -> Response:
@@ -261,15 +285,3 @@ def _written(kind: Kind, resource: AnyResource, outcome: str, *, dry_run: bool) 
             whose = "" if resource.tenant == DEFAULT_TENANT else f"/tenants/{resource.tenant}"
             headers["Location"] = f"/v1{whose}/{kind.plural}/{resource.name}"
     return Response(encode(resource), 201 if outcome == "created" else 200, headers, content_type=JSON)
-
-
-def _describe(kind: Kind) -> dict[str, object]:
-    return {
-        "name": kind.name,
-        "plural": kind.plural,
-        "singular": kind.singular,
-        "summary": kind.summary,
-        "aliases": kind.aliases,
-        "columns": [{"title": c.title, "path": c.path, "format": c.format, "wide": c.wide} for c in kind.columns],
-        "schema": msgspec.json.schema(kind.resource_type),
-    }

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from platformd.conductor import documents
+from platformd.conductor.actions import Actions
 from platformd.conductor.facts import ChangeBatch, Outcome, Page
 from platformd.conductor.selector import parse_selector
 from platformd.conductor.watching import watch_resources
@@ -27,7 +28,7 @@ from platformd.core.clock import Clock, rfc3339
 from platformd.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Unprocessable
 from platformd.core.ids import NewId
 from platformd.model.kind import Check, Kind, subject_of
-from platformd.model.resource import DEFAULT_TENANT, AnyResource, Status
+from platformd.model.resource import DEFAULT_TENANT, SERVER_OWNED, AnyResource, Status
 
 ROOT = b"/resources/"
 """Where resources are in the Store."""
@@ -73,6 +74,8 @@ class Conductor:
         self._admission = dict(admission or {})
         self._guards: dict[str, Guard] = {}
         self.kinds = tuple(kinds)
+        self.actions = Actions(self.get)
+        """What resources can be told to do; the rooms register here."""
 
     def guard(self, kind: Kind, guard: Guard) -> None:
         """From now on ``guard`` is entered around every write of a user to ``kind``."""
@@ -225,7 +228,7 @@ class Conductor:
 
         Raises: as ``replace``.
         """
-        users = {key: value for key, value in patch.items() if key not in documents.SERVER_OWNED}
+        users = {key: value for key, value in patch.items() if key not in SERVER_OWNED}
         for _ in range(MAX_CONTENTION):
             current = await self.get(kind, name, tenant)
             merged = documents.merge_patch(documents.to_document(current), users)

@@ -13,12 +13,7 @@ import msgspec
 from platformd.conductor.validation import validate
 from platformd.core.errors import Corrupted, FieldError, Unprocessable
 from platformd.model.kind import Check, Kind
-from platformd.model.resource import DEFAULT_TENANT, AnyResource, Name, Owner
-
-SERVER_OWNED = frozenset(
-    {"status", "uid", "generation", "revision", "created_at", "updated_at", "deleting_at", "finalizers"}
-)
-"""Members of a resource that clients read and only the server writes."""
+from platformd.model.resource import DEFAULT_TENANT, SERVER_OWNED, AnyResource, Name, Owner
 
 _USERS: dict[str, Any] = {
     "name": Name,

@@ -6,6 +6,7 @@ It stands here and not in ``queues`` because an engine knows no resources.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Never
 
 import msgspec
@@ -15,10 +16,12 @@ from platformd.conductor.conductor import Conductor
 from platformd.conductor.reconcile import run_controller
 from platformd.conductor.schemas import format_of
 from platformd.core.clock import rfc3339
-from platformd.core.errors import Conflict, NotFound, PlatformError
+from platformd.core.errors import Conflict, FieldError, NotFound, PlatformError, Unprocessable
 from platformd.core.quantities import seconds, size_bytes
+from platformd.model.kind import subject_of
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
-from platformd.model.stream import STREAM, StreamSpec, StreamStatus
+from platformd.model.stream import STREAM, Purged, PurgeParameters, StreamSpec, StreamStatus
+from platformd.model.subjects import subject_error
 from platformd.queues.contract import RecordFormat, StreamConfig, StreamInfo, Streams
 
 FINALIZER = "queues"
@@ -32,8 +35,23 @@ async def run(
     conductor: Conductor, streams: Streams, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> Never:
     """Keep streams and their status as they should be. Started when all are known."""
+    conductor.actions.register(STREAM, "purge", partial(purge, streams))
     controller = _Controller(conductor, streams)
     await run_controller(conductor, STREAM, controller.reconcile, task_status=task_status)
+
+
+async def purge(streams: Streams, resource: AnyResource, which: PurgeParameters) -> Purged:
+    """The action ``purge``.
+
+    Raises:
+        Unprocessable: the subject is no pattern.
+    """
+    wrong = subject_error(which.subject, pattern=True)
+    if wrong:
+        error = FieldError(path="subject", message=f"{which.subject!r} {wrong}")
+        raise Unprocessable("cannot purge like that", subject=subject_of(resource), errors=(error,))
+    name = engine_name(resource.name, resource.tenant)
+    return Purged(removed=await streams.purge(name, subject=which.subject, before=which.before, keep=which.keep))
 
 
 def config_of(spec: StreamSpec, form: RecordFormat) -> StreamConfig:

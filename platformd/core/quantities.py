@@ -23,6 +23,7 @@ Duration = Annotated[
         pattern=_DURATION,
         description="A duration with its unit: us, ms, s, m, h or d; units may follow each other.",
         examples=["500ms", "30s", "1h30m"],
+        extra_json_schema={"x-unit": "duration"},
     ),
 ]
 """A span of time as a string with a unit."""
@@ -33,6 +34,7 @@ Size = Annotated[
         pattern=_SIZE,
         description="A number of bytes, with a binary unit: B, KiB, MiB, GiB or TiB.",
         examples=["512KiB", "64MiB", "10GiB"],
+        extra_json_schema={"x-unit": "size"},
     ),
 ]
 """A number of bytes as a string with a binary unit."""

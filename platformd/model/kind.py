@@ -35,6 +35,30 @@ class Column:
     """Only shown with ``-o wide``."""
 
 
+class NoParameters(Struct, frozen=True, kw_only=True):
+    """Nothing to say: ``{}``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Something that a kind's resources can be told to do, beyond being changed and deleted.
+
+    It is one function in the kind's room, which ``Conductor.actions`` is given; the faces make their routes and
+    commands from this declaration.
+    """
+
+    name: str
+    """A verb, as in URLs: ``purge``."""
+    summary: str
+    """One sentence: what it does."""
+    parameters: type[Struct] = NoParameters
+    """What it takes; each field with a docstring."""
+    result: type[Struct] | None = None
+    """What it answers; ``None``: the resource as it is then."""
+    destructive: bool = False
+    """Whether it takes away what cannot be had back, so that a face asks first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """Everything the faces need to know of a kind."""
@@ -46,13 +70,20 @@ class Kind:
     summary: str
     """One sentence: what it is for."""
     spec: type[Struct]
+    """What users write."""
     status: type[Status]
+    """What controllers write."""
     columns: tuple[Column, ...] = ()
     """Between NAME and AGE, which every kind has."""
     transitions: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """state → the states that may follow. A kind without a table has free states."""
     checks: tuple[Check, ...] = ()
-    """Rules over the whole spec; all of them run, so that all errors are said at once."""
+    """Rules over the whole spec; all of them run, so that all errors are said at once. Each one's docstring says the
+    rule to users."""
+    actions: tuple[Action, ...] = ()
+    """Verbs beyond create, change and delete."""
+    example: Mapping[str, Any] = field(default_factory=dict)
+    """A spec as a user would write it, valid."""
     finalizer: str | None = None
     """The controller that must clean up before a deleted object goes; set on creation."""
     aliases: tuple[str, ...] = ()

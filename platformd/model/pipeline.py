@@ -8,7 +8,7 @@ import msgspec
 
 from platformd.core.errors import FieldError
 from platformd.core.quantities import Duration, seconds
-from platformd.model.kind import Column, Kind
+from platformd.model.kind import Action, Column, Kind
 from platformd.model.resource import Name, Status, Struct
 from platformd.model.subjects import subject_error, subject_matches
 
@@ -35,6 +35,7 @@ class Route(Struct, frozen=True, kw_only=True):
 
 class _Stage(Struct, frozen=True, kw_only=True, tag_field="type"):
     name: Name
+    """What the stage is called; it keeps its counts and what waits for it under this name."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     """How many processes share the stage's work."""
 
@@ -43,6 +44,7 @@ class FilterStage(_Stage, frozen=True, kw_only=True, tag="filter"):
     """Keeps the packets for which an expression is true."""
 
     expression: Expression
+    """Which packets go on."""
 
 
 class AnnotateStage(_Stage, frozen=True, kw_only=True, tag="annotate"):
@@ -57,6 +59,7 @@ class RouteStage(_Stage, frozen=True, kw_only=True, tag="route"):
     rejected."""
 
     routes: Annotated[tuple[Route, ...], msgspec.Meta(min_length=1, max_length=64)]
+    """The ways out, tried in order."""
 
 
 Stage = FilterStage | AnnotateStage | RouteStage
@@ -94,10 +97,15 @@ class StageStatus(Struct, frozen=True, kw_only=True):
     stage that was taken out of the chain is listed, without workers, until what waited for it is done."""
 
     name: str
+    """The stage's name."""
     type: str
+    """What it does: filter, annotate or route."""
     workers_ready: int = 0
+    """Worker processes that take packets."""
     workers_desired: int = 0
+    """Worker processes that there should be."""
     restarts: int = 0
+    """How often a worker ended without being told to, and was replaced."""
     lag: int = 0
     """Packets that wait for this stage."""
     in_flight: int = 0
@@ -105,8 +113,11 @@ class StageStatus(Struct, frozen=True, kw_only=True):
     received: int = 0
     """Packets taken from the stream, those that were given out again included."""
     accepted: int = 0
+    """Packets that went on to the next stage or out."""
     rejected: int = 0
+    """Packets that a filter left out or no route took."""
     dead_lettered: int = 0
+    """Packets that could not be processed and went to ``dead_letter``."""
     duplicates: int = 0
     """Packets whose output was there already: processed again after a worker died, or sent twice."""
     busy_seconds: float = 0.0
@@ -119,9 +130,11 @@ class PipelineStatus(Status, frozen=True, kw_only=True):
     """``pending``, ``running``, ``degraded`` (a stage lacks workers), ``suspended``, ``error``."""
 
     stages: tuple[StageStatus, ...] = ()
+    """The stages, in order."""
 
 
 def _check_stages(spec: PipelineSpec) -> list[FieldError]:
+    """Stages have names of their own, and the last one, which no other may be, is a route."""
     errors = []
     names: dict[str, int] = {}
     last = len(spec.stages) - 1
@@ -150,6 +163,7 @@ def _subjects(spec: PipelineSpec) -> list[tuple[str, str]]:
 
 
 def _check_subjects(spec: PipelineSpec) -> list[FieldError]:
+    """Subjects are valid, only the source may be a pattern, and it covers nothing that the pipeline publishes."""
     named = [(path, subject, path == "spec.source") for path, subject in _subjects(spec)]
     found = [(path, subject, subject_error(subject, pattern=pattern)) for path, subject, pattern in named]
     errors = [FieldError(path=path, message=f"{subject!r} {wrong}") for path, subject, wrong in found if wrong]
@@ -171,6 +185,7 @@ MIN_ACK_WAIT = 1.0
 
 
 def _check_durations(spec: PipelineSpec) -> list[FieldError]:
+    """``ack_wait`` is at least a second."""
     if seconds(spec.ack_wait) < MIN_ACK_WAIT:
         return [FieldError(path="spec.ack_wait", message=f"{spec.ack_wait!r} is too short; at least {MIN_ACK_WAIT:g}s")]
     return []
@@ -183,6 +198,18 @@ PIPELINE = Kind(
     spec=PipelineSpec,
     status=PipelineStatus,
     aliases=("pl",),
+    example={
+        "source": "alerts.raw",
+        "stages": [
+            {"type": "filter", "name": "real", "expression": "candidate.rb >= 0.55"},
+            {"type": "route", "name": "out", "routes": [{"subject": "alerts.real"}]},
+        ],
+        "dead_letter": "alerts.dead",
+    },
+    actions=(
+        Action(name="pause", summary="Stop the workers; what has not been processed waits in the stream."),
+        Action(name="resume", summary="Start the workers again where they were stopped."),
+    ),
     finalizer="pipelines",
     checks=(_check_stages, _check_subjects, _check_durations),
     subjects=_subjects,

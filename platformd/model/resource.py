@@ -14,6 +14,11 @@ from platformd.core.ids import NAME_PATTERN
 DEFAULT_TENANT = "default"
 """The tenant of resources that name none."""
 
+SERVER_OWNED = frozenset(
+    {"status", "uid", "generation", "revision", "created_at", "updated_at", "deleting_at", "finalizers"}
+)
+"""Members of a resource that clients read and only the server writes."""
+
 Name = Annotated[
     str,
     msgspec.Meta(
@@ -33,8 +38,11 @@ class Owner(Struct, frozen=True, kw_only=True):
     """The resource that this one belongs to and is deleted with."""
 
     kind: str
+    """The owner's kind: ``Pipeline``."""
     name: Name
+    """The owner's name; it is in the same tenant."""
     uid: str = ""
+    """The owner's uid; filled in when it is left out, so that a later owner of that name is another."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -60,8 +68,11 @@ class Resource(msgspec.Struct, Generic[SpecT, StatusT], frozen=True, kw_only=Tru
     """One object of a kind. Stored, sent and shown in this form (JSON)."""
 
     kind: str
+    """What it is: ``Stream``."""
     name: Name
+    """What it is called; unique in its kind and tenant."""
     tenant: Name = DEFAULT_TENANT
+    """Whose it is; names of two tenants never meet."""
     labels: dict[str, str] = {}
     """For selecting: short, indexed by nobody, yours to choose."""
     annotations: dict[str, str] = {}
@@ -73,14 +84,19 @@ class Resource(msgspec.Struct, Generic[SpecT, StatusT], frozen=True, kw_only=Tru
     revision: int = 0
     """The Store's revision of the last change of anything here; the ETag."""
     created_at: str | None = None
+    """When it was created, RFC 3339 UTC."""
     updated_at: str | None = None
+    """When anything but its status changed last, RFC 3339 UTC."""
     deleting_at: str | None = None
     """When deletion was asked for; the object goes when its controller has cleaned up."""
     finalizers: tuple[str, ...] = ()
     """Who must clean up before the object goes."""
     owner: Owner | None = None
+    """The resource that it belongs to and is deleted with."""
     spec: SpecT
+    """What is wanted; users write it."""
     status: StatusT
+    """What is so; controllers write it."""
 
 
 AnyResource = Resource[Any, Any]

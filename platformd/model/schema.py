@@ -66,6 +66,7 @@ class SchemaVersion(Struct, frozen=True, kw_only=True):
     """One version; what it says never changes."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=999_999_999)]
+    """Its number, higher than those before."""
     schema: SchemaDocument
     """JSON Schema 2020-12, or Avro."""
 
@@ -93,9 +94,13 @@ class SchemaSpec(Struct, frozen=True, kw_only=True):
     number never means two schemas."""
 
     type: SchemaType
+    """What the schemas are written in."""
     compatibility: Compatibility = "backward"
+    """What a new version must be able to do; see above."""
     description: str = ""
+    """What it is, for people."""
     versions: Annotated[tuple[SchemaVersion, ...], msgspec.Meta(min_length=1, max_length=MAX_VERSIONS)]
+    """The versions, oldest first."""
 
 
 class SchemaStatus(Status, frozen=True, kw_only=True):
@@ -104,11 +109,13 @@ class SchemaStatus(Status, frozen=True, kw_only=True):
     latest: int = 0
     """The newest version."""
     versions: int = 0
+    """How many versions are kept."""
     streams: tuple[str, ...] = ()
     """Streams that refer to it, as ``NAME@VERSION``."""
 
 
 def _check_versions(spec: SchemaSpec) -> list[FieldError]:
+    """Versions are listed by their numbers, and each schema is within the bounds of size and depth."""
     errors = []
     before = 0
     for i, entry in enumerate(spec.versions):
@@ -134,6 +141,10 @@ SCHEMA = Kind(
     spec=SchemaSpec,
     status=SchemaStatus,
     aliases=("sc",),
+    example={
+        "type": "json",
+        "versions": [{"version": 1, "schema": {"type": "object", "required": ["id"]}}],
+    },
     checks=(_check_versions,),
     transitions={"pending": frozenset({"registered"}), "registered": frozenset()},
     columns=(

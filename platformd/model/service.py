@@ -16,15 +16,20 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     protocol: str = "tcp"
     """How to talk to it: http, tcp, nng+ipc, …"""
     version: str = ""
+    """The version of what is offered."""
     description: str = ""
+    """What it is, for people."""
     tags: tuple[str, ...] = ()
+    """Words to find it by."""
     metadata: dict[str, str] = {}
+    """What its users should know, by name."""
 
 
 class ServiceStatus(Status, frozen=True, kw_only=True):
     """``available`` when it has an endpoint, ``empty`` when it has none."""
 
     endpoints: int = 0
+    """How many endpoints offer it."""
 
 
 class EndpointSpec(Struct, frozen=True, kw_only=True):
@@ -37,7 +42,9 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """0 for a Unix socket."""
     node: str = ""
+    """The Node that it is on."""
     weight: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 1
+    """Its share of the traffic beside the service's other endpoints; 0 for none."""
 
 
 class EndpointStatus(Status, frozen=True, kw_only=True):
@@ -51,6 +58,7 @@ SERVICE = Kind(
     spec=ServiceSpec,
     status=ServiceStatus,
     aliases=("svc",),
+    example={"protocol": "http", "version": "2.1", "description": "plate solving", "tags": ["astrometry"]},
     columns=(
         Column(title="STATE", path="status.state"),
         Column(title="PROTOCOL", path="spec.protocol"),
@@ -66,6 +74,7 @@ ENDPOINT = Kind(
     spec=EndpointSpec,
     status=EndpointStatus,
     aliases=("ep",),
+    example={"service": "solver", "address": "10.0.0.7", "port": 8080},
     columns=(
         Column(title="STATE", path="status.state"),
         Column(title="SERVICE", path="spec.service"),

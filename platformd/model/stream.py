@@ -8,7 +8,7 @@ import msgspec
 
 from platformd.core.errors import FieldError
 from platformd.core.quantities import Duration, Size
-from platformd.model.kind import Column, Kind
+from platformd.model.kind import Action, Column, Kind
 from platformd.model.resource import Status, Struct
 from platformd.model.schema import Encoding, Framing, SchemaDocument, reference, schema_error
 from platformd.model.subjects import patterns_overlap, subject_error
@@ -20,6 +20,7 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     subjects: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
     """Patterns of the subjects it captures; no two streams may overlap."""
     description: str = ""
+    """What it is, for people."""
     max_age: Duration = "0"
     """Records older than this go, whole log files at a time; ``0`` keeps them."""
     max_bytes: Size = "0"
@@ -47,6 +48,7 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     """How many ids are remembered at most; the oldest are forgotten first."""
 
     encoding: Encoding = "bytes"
+    """How payloads are written: ``bytes`` is anything."""
     framing: Framing = "container"
     """For ``avro``: what is around the values."""
     schema: Annotated[
@@ -68,20 +70,45 @@ class StreamStatus(Status, frozen=True, kw_only=True):
     """What the engine has. ``state`` is ``pending``, ``active`` or ``error``."""
 
     messages: int = 0
+    """Records that are kept."""
     bytes: int = 0
+    """What they take on disk."""
     first_sequence: int = 0
+    """The sequence of the oldest record that is kept; one more than the last when there is none."""
     last_sequence: int = 0
+    """The sequence of the newest record."""
     first_record_at: str | None = None
     """When the oldest record that is kept was appended."""
     last_record_at: str | None = None
     """When the newest record was appended."""
     consumers: int = 0
+    """How many consumers it has."""
     messages_per_second: float = 0.0
     """Records appended, over the last status interval."""
     bytes_per_second: float = 0.0
+    """By how much it grew, over the last status interval."""
+
+
+class PurgeParameters(Struct, frozen=True, kw_only=True):
+    """Which records to remove; ``{}`` for all."""
+
+    subject: str = ">"
+    """Only those whose subject matches this pattern."""
+    before: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
+    """Only those before this sequence; 0 for all."""
+    keep: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
+    """Leave so many of the newest that match."""
+
+
+class Purged(Struct, frozen=True, kw_only=True):
+    """What a purge did."""
+
+    removed: int
+    """How many records are gone."""
 
 
 def _check_subjects(spec: StreamSpec) -> list[FieldError]:
+    """Subjects are valid patterns of which no two overlap."""
     errors = []
     for i, subject in enumerate(spec.subjects):
         wrong = subject_error(subject, pattern=True)
@@ -96,6 +123,7 @@ def _check_subjects(spec: StreamSpec) -> list[FieldError]:
 
 
 def _check_format(spec: StreamSpec) -> list[FieldError]:
+    """``framing`` and ``schema`` fit ``encoding``."""
     errors = []
     if spec.encoding == "bytes" and (spec.schema is not None or spec.validate):
         what = "validate" if spec.schema is None else "schema"
@@ -123,6 +151,16 @@ STREAM = Kind(
     spec=StreamSpec,
     status=StreamStatus,
     aliases=("st",),
+    example={"subjects": ["alerts.>"], "max_age": "7d", "max_bytes": "10GiB"},
+    actions=(
+        Action(
+            name="purge",
+            summary="Remove records for good; the parameters say which.",
+            parameters=PurgeParameters,
+            result=Purged,
+            destructive=True,
+        ),
+    ),
     finalizer="queues",
     subjects=lambda spec: [(f"spec.subjects[{i}]", subject) for i, subject in enumerate(spec.subjects)],
     checks=(

@@ -23,6 +23,7 @@ from platformd.conductor.reconcile import run_controller
 from platformd.core.errors import NotFound, PlatformError
 from platformd.core.quantities import seconds
 from platformd.core.settings import PipelineSettings
+from platformd.model.kind import NoParameters
 from platformd.model.pipeline import PIPELINE, PipelineStatus, StageStatus
 from platformd.model.resource import AnyResource
 from platformd.pipelines.plan import (
@@ -70,11 +71,18 @@ async def run(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> Never:
     """Keep pipelines as they should be. Started when all are known. Cancelling stops all workers."""
+    conductor.actions.register(PIPELINE, "pause", partial(_suspend, conductor, True))
+    conductor.actions.register(PIPELINE, "resume", partial(_suspend, conductor, False))
     async with trio.open_nursery() as nursery:
         controller = _Controller(conductor, streams, settings, spawner or ProcessSpawner(), nursery)
         await nursery.start(partial(run_controller, conductor, PIPELINE, controller.reconcile))
         task_status.started()
     raise AssertionError("unreachable")
+
+
+async def _suspend(conductor: Conductor, suspend: bool, pipeline: AnyResource, _: NoParameters) -> None:
+    """The actions ``pause`` and ``resume``."""
+    await conductor.patch(PIPELINE, pipeline.name, pipeline.tenant, {"spec": {"suspend": suspend}})
 
 
 @dataclass(eq=False)

@@ -178,7 +178,9 @@ async def test_every_kind_is_described_and_served(client: Client) -> None:
     kinds = (await client.request("GET", "/v1/kinds")).json["items"]
     assert {k["plural"] for k in kinds} >= {"nodes", "services", "endpoints", "streams", "pipelines"}
     for kind in kinds:
-        assert set(kind) == {"name", "plural", "singular", "summary", "aliases", "columns", "schema"}
+        assert set(kind) >= {"name", "plural", "singular", "summary", "aliases", "columns", "schema", "actions"}
+        for word in (kind["name"], kind["plural"], *kind["aliases"]):
+            assert (await client.request("GET", f"/v1/kinds/{word}")).json == kind
         assert "$defs" in kind["schema"]
         assert all(set(column) == {"title", "path", "format", "wide"} for column in kind["columns"])
         assert (await client.request("GET", f"/v1/{kind['plural']}")).status == 200

@@ -14,7 +14,7 @@ from platformd.conductor import Conductor, ownership
 from platformd.conductor import streams as stream_controller
 from platformd.conductor.reconcile import run_controller
 from platformd.core.clock import SystemClock
-from platformd.core.errors import Conflict, NotFound, PlatformError
+from platformd.core.errors import Conflict, NotFound, PlatformError, Unprocessable
 from platformd.health import controller as health
 from platformd.health.host import HostCollector, read_pressure
 from platformd.model.kind import Kind
@@ -112,6 +112,7 @@ class FakeStreams:
     def __init__(self) -> None:
         self.there: dict[str, StreamConfig] = {}
         self.refusal: PlatformError | None = None
+        self.purged: list[tuple[str, str, int, int]] = []
 
     def stream(self, name: str) -> StreamInfo:
         if name not in self.there:
@@ -133,6 +134,10 @@ class FakeStreams:
             raise self.refusal
         self.there[name] = config
         return self.stream(name)
+
+    async def purge(self, name: str, *, subject: str, before: int, keep: int) -> int:
+        self.purged.append((name, subject, before, keep))
+        return 3
 
     async def delete_stream(self, name: str) -> None:
         if self.there.pop(name, None) is None:
@@ -177,6 +182,23 @@ async def test_a_stream_is_made_changed_and_removed(conductor: Conductor, stream
     await conductor.delete(STREAM, "s")
     await eventually(partial(is_gone, conductor, STREAM, "s"))
     assert streams.there == {}
+
+
+async def test_purge_is_an_action(conductor: Conductor, streams: FakeStreams) -> None:
+    """The engine is told which records of which stream, and everything that is wrong is said before it is."""
+    await create(conductor, STREAM, "s", SPEC)
+    perform = partial(conductor.actions.perform, STREAM, "s", "default")
+    purged: Any = await perform("purge", {"subject": "a.b", "keep": 2})
+    assert (purged.removed, streams.purged) == (3, [("s", "a.b", 0, 2)])
+    with pytest.raises(Unprocessable) as refused:
+        await perform("purge", {"before": -1, "keeep": 1})
+    assert [error.path for error in refused.value.errors] == ["before", "keeep"]
+    with pytest.raises(Unprocessable) as refused:
+        await perform("purge", {"subject": "a..b"})
+    assert [error.path for error in refused.value.errors] == ["subject"]
+    with pytest.raises(NotFound, match="did you mean purge"):
+        await perform("purg", {})
+    assert len(streams.purged) == 1
 
 
 async def test_a_refused_stream_says_why(conductor: Conductor, streams: FakeStreams) -> None:

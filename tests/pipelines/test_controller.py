@@ -174,6 +174,15 @@ async def test_suspending_stops_all_and_resuming_goes_on(started: Site, autojump
     await started.until_running()
 
 
+async def test_pause_and_resume_are_actions(started: Site, autojump_clock: MockClock) -> None:
+    """Pausing suspends a pipeline and answers what it is then; resuming takes that back."""
+    paused: Any = await started.conductor.actions.perform(PIPELINE, "demo", "default", "pause", {})
+    assert paused.spec.suspend
+    await started.until(lambda s: s.state == "suspended")
+    await started.conductor.actions.perform(PIPELINE, "demo", "default", "resume", None)
+    await started.until_running()
+
+
 async def test_a_worker_that_dies_is_replaced_with_growing_waits(site: Site, autojump_clock: MockClock) -> None:
     """A crash loop is slowed down, told with its cause, and does not stop the other stages."""
     site.spawner.ready = False

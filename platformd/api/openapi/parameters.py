@@ -138,6 +138,8 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
 PATH: Final[dict[str, tuple[Any, str]]] = {
     "tenant": (Name, "Whose: the name of a tenant."),
     "name": (Name, "The name of the resource."),
+    "word": (str, "The name of a kind, its plural or an alias, in any case."),
+    "action": (str, "The name of the action."),
     "consumer": (Annotated[str, msgspec.Meta(min_length=1)], "The name of the consumer."),
     "key": (Annotated[str, msgspec.Meta(min_length=1)], "The key; slashes may stand as they are."),
     "lease_id": (Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,16}$")], "The id of the lease, hexadecimal."),

@@ -111,6 +111,26 @@ class KindColumn(Shape, kw_only=True):
     wide: bool
 
 
+class KindAction(Shape, kw_only=True):
+    """Something that a kind's resources can be told to do."""
+
+    name: str
+    summary: str
+    destructive: bool
+    parameters: dict[str, Any]
+    """A JSON Schema."""
+    result: dict[str, Any] | None
+    """A JSON Schema; ``null``: the resource."""
+
+
+class KindState(Shape, kw_only=True):
+    """A row of a kind's state table."""
+
+    state: str
+    initial: bool
+    next: list[str]
+
+
 class KindDescription(msgspec.Struct, kw_only=True):
     """What a kind is."""
 
@@ -121,6 +141,11 @@ class KindDescription(msgspec.Struct, kw_only=True):
     aliases: list[str]
     columns: list[KindColumn]
     schema: dict[str, Any]
+    example: dict[str, Any]
+    actions: list[KindAction]
+    states: list[KindState]
+    rules: list[str]
+    finalizer: str | None
 
 
 class Kinds(Shape, kw_only=True):
