@@ -18,7 +18,14 @@ from platformd.model.kinds import KINDS
 from tests.api.fakes import make_context, make_settings
 from tests.api.wire import Client
 
-VARIABLES = {"tenant": "default", "lease_id": "1", "key": "a/b", "file": "LICENSE"}
+VARIABLES = {
+    "tenant": "default",
+    "lease_id": "1",
+    "key": "a/b",
+    "file": "LICENSE",
+    "word": "stream",
+    "action": "purge",
+}
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from platformd.api.openapi.declared import Of
-from platformd.conductor.documents import SERVER_OWNED
 from platformd.model.kind import Kind
+from platformd.model.resource import SERVER_OWNED
 
 USERS: Final = ("labels", "annotations", "owner", "spec")
 """What a merge patch can change."""
