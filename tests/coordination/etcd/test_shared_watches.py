@@ -86,26 +86,27 @@ async def test_all_watchers_move_to_another_member(cluster: Cluster) -> None:
 
 async def test_list_and_watch_of_many_share_a_watch(store: EtcdStore) -> None:
     """Watches from the revision of a list, on a busy store, end up on one watch too, and miss nothing."""
-    finished = trio.Event()
     seen: list[list[int]] = []
     last = 0
 
     async def write() -> None:
         nonlocal last
         for number in range(200):
-            last = await put(store, b"k/%d" % (number % 7), b"%d" % number)
-        finished.set()
+            await put(store, b"k/%d" % (number % 7), b"%d" % number)
+        last = await put(store, b"k/last", b"")
 
     async def follow() -> None:
         listed = await store.list(b"k/", b"k0")
         mine = sorted(kv.mod_revision for kv in listed.items)
         seen.append(mine)
+        keys = {kv.key for kv in listed.items}
         async with store.watch(b"k/", b"k0", start_revision=listed.revision + 1) as watching:
             position = listed.revision
-            while not finished.is_set() or position < last:
+            while b"k/last" not in keys:
                 batch = await anext(watching)
                 assert batch.revision >= position
                 mine += [one.kv.mod_revision for one in batch.events]
+                keys |= {one.kv.key for one in batch.events}
                 position = batch.revision
             await barrier(watching)
 
