@@ -215,6 +215,9 @@ static int check_options(const pd_broker_options *options, pd_error *error)
     if (options->live_timeout_ms == 0 || options->live_timeout_ms > INT32_MAX)
         return pd_fail(error, PD_INVALID, "live_timeout is %llu ms; it is from 1 ms to 24 days",
                        (unsigned long long)options->live_timeout_ms);
+    if (options->live_policy < PD_LIVE_DROP_OLDEST || options->live_policy > PD_LIVE_DISCONNECT)
+        return pd_fail(error, PD_INVALID, "live_policy is %u; it is 1 (drop_oldest), 2 (block) or 3 (disconnect)",
+                       options->live_policy);
     return PD_OK;
 }
 
@@ -305,6 +308,7 @@ void pd_broker_statistics(pd_engine *engine, pd_socket_statistics *out)
         return;
     pd_notice_read(&broker->notice, out);
     out->live_subscribers = atomic_load(&broker->live.subscribers);
+    out->live_waiting = atomic_load(&broker->live.waiting);
 }
 
 int pd_broker_watch(pd_engine *engine, uint64_t token, pd_error *error)

@@ -10,7 +10,9 @@
  * here then reads the batches that became visible out of the log, as any reader does, so a record is published no
  * earlier than consumers see it, and memory does not grow with what the thread has not read yet. It puts the records
  * into the ring, where each subscriber has its own place. Who is slower than the ring is long loses the oldest; who
- * takes nothing at all for live_timeout_ms is disconnected; nobody waits for either.
+ * takes nothing at all for live_timeout_ms is disconnected; nobody waits for either. That is the policy drop_oldest;
+ * a subscriber of ours may ask for another one in its hello (subscriber.c): disconnect ends the connection instead of
+ * dropping, block feeds it out of the log (feed.h).
  *
  * Records of one stream come in its order; streams do not wait for each other. A subscriber hears what becomes
  * visible after it was accepted.
@@ -18,6 +20,7 @@
 #include "live.h"
 
 #include "erasure.h"
+#include "feed.h"
 #include "listen.h"
 #include "reader.h"
 #include "stream_internal.h"
@@ -26,7 +29,6 @@
 #include <time.h>
 
 #define SCRATCH_KEPT ((size_t)1 << 20)
-#define PIECE        ((size_t)1 << 16)     /* bytes that go into the ring before subscribers get them */
 #define BEHIND_MAX   ((uint64_t)1 << 20)   /* records that the thread may be behind; it skips what is over */
 #define RETRY_NS     100000000u            /* for accepting, when the system is out of something */
 #define LINGER_NS    ((uint64_t)500000000) /* for subscribers to take the last records */
@@ -50,12 +52,20 @@ void pd_live_mark(struct pd_live *live, struct pd_stream *stream)
     pthread_mutex_unlock(&live->lock);
 }
 
-static void count_missed(struct pd_live *live, uint64_t records)
+void pd_live_dropped(struct pd_live *live, uint64_t records)
 {
     if (records == 0)
         return;
-    pd_count(&live->notice->live_dropped, records * atomic_load(&live->subscribers));
+    pd_count(&live->notice->live_dropped, records);
     pd_notice_tell(live->notice);
+}
+
+/* So many records will not be in the ring. */
+static void count_missed(struct pd_live *live, uint64_t records)
+{
+    unsigned all = atomic_load(&live->subscribers);
+    unsigned fed = atomic_load(&live->waiting);
+    pd_live_dropped(live, all > fed ? records * (all - fed) : 0);
 }
 
 /* The next batch of the stream into the scratch, and the sequences of it that are to be published; false when there
@@ -98,10 +108,13 @@ static bool next_batch(struct pd_live *live, struct pd_stream *stream, struct pd
 {
     pthread_mutex_lock(&stream->lock);
     bool heard = atomic_load(&live->subscribers) > 0 && stream->live_epoch == atomic_load(&live->epoch);
+    uint64_t before = stream->live_sequence;
     bool any = heard && !stream->closed && copy_batch(live, stream, header, first, last);
+    uint64_t to = heard && !stream->closed ? stream->live_sequence : before;
     if (!any)
         stream->live_dirty = false; /* from here on it is marked again */
     pthread_mutex_unlock(&stream->lock);
+    pd_feed_mark(live, stream, before + 1, to);
     return any;
 }
 
@@ -118,16 +131,13 @@ static void pump_all(struct pd_live *live)
     pthread_mutex_unlock(&live->lock);
 }
 
-/* The subject with that index, of the batch in the scratch: *table is where the one with *index is. */
-static struct pd_span find_subject(const uint8_t *batch, uint32_t wanted, uint32_t *index, const uint8_t **table)
+struct pd_span pd_live_subject(struct pd_live_subjects *subjects, const uint8_t *batch, uint32_t wanted)
 {
-    if (*table == NULL || wanted < *index) {
-        *table = batch + PD_BATCH_HEADER;
-        *index = 0;
-    }
-    for (; *index < wanted; ++*index)
-        *table += 1 + **table;
-    return (struct pd_span){*table + 1, **table};
+    if (subjects->batch != batch || wanted < subjects->index)
+        *subjects = (struct pd_live_subjects){batch, batch + PD_BATCH_HEADER, 0};
+    for (; subjects->index < wanted; subjects->index++)
+        subjects->at += 1 + *subjects->at;
+    return (struct pd_span){subjects->at + 1, *subjects->at};
 }
 
 /* Put the records of the scratch's batch into the ring, and let subscribers go on. */
@@ -135,21 +145,20 @@ static void publish_batch(struct pd_live *live, const struct pd_batch_header *he
 {
     const uint8_t *at = live->scratch + header->records_offset;
     const uint8_t *end = live->scratch + header->length;
-    const uint8_t *table = NULL;
-    uint32_t index = 0;
+    struct pd_live_subjects subjects = {0};
     uint64_t sequence = header->base_sequence;
     while (sequence <= last) {
         uint64_t published = 0;
         uint64_t too_large = 0;
         const uint8_t *piece = at;
         pthread_mutex_lock(&live->lock);
-        for (; sequence <= last && (size_t)(at - piece) < PIECE; sequence++) {
+        for (; sequence <= last && (size_t)(at - piece) < PD_LIVE_PIECE; sequence++) {
             struct pd_record record;
             if (!pd_record_load(at, (size_t)(end - at), &record) || record.subject >= header->subject_count) {
                 last = 0; /* its checksum was right, so this is not reached */
                 break;
             }
-            struct pd_span subject = find_subject(live->scratch, record.subject, &index, &table);
+            struct pd_span subject = pd_live_subject(&subjects, live->scratch, record.subject);
             struct pd_span payload = {at + PD_RECORD_HEADER + record.id_length + record.headers_length,
                                       record.payload_length};
             if (sequence >= first) {
@@ -237,7 +246,9 @@ static void linger(struct pd_live *live)
     while (rc == 0) {
         bool behind = false;
         for (struct pd_subscriber *one = live->list; one != NULL; one = one->next)
-            behind = behind || (!one->gone && one->known && (one->sending || one->place.at < live->ring.head.at));
+            behind = behind || (!one->gone && one->known &&
+                                (one->sending || (one->policy == PD_LIVE_BLOCK ? one->cursors != NULL
+                                                                               : one->place.at < live->ring.head.at)));
         if (!behind)
             break;
         rc = pthread_cond_timedwait(&live->wake, &live->lock, &until);
@@ -349,6 +360,7 @@ int pd_live_open(struct pd_live *live, pd_engine *engine, const struct pd_nng *n
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&live->lock, NULL);
     pthread_cond_init(&live->wake, &attributes);
+    pthread_cond_init(&live->feed_wake, &attributes);
     pthread_condattr_destroy(&attributes);
     live->engine = engine;
     live->nng = nng;
@@ -364,6 +376,9 @@ int pd_live_open(struct pd_live *live, pd_engine *engine, const struct pd_nng *n
     live->running = pthread_create(&live->thread, NULL, run, live) == 0;
     if (!live->running)
         return pd_fail(error, PD_LIMIT_REACHED, "the system gives no more threads");
+    rc = pd_feed_open(live, error);
+    if (rc != PD_OK)
+        return rc;
     atomic_store(&engine->live, live);
     accept_again(live);
     return PD_OK;
@@ -399,6 +414,7 @@ void pd_live_fini(struct pd_live *live)
     if (live->running)
         pthread_join(live->thread, NULL);
     live->running = false;
+    pd_feed_close(live);
     free_listeners(live);
     while (live->list != NULL) {
         struct pd_subscriber *subscriber = live->list;

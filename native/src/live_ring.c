@@ -15,6 +15,24 @@
 
 #define LENGTH 8u
 
+size_t pd_live_frame_length(bool ipc, struct pd_span subject, struct pd_span payload)
+{
+    return (ipc ? 1 : 0) + LENGTH + (size_t)subject.length + 1 + payload.length;
+}
+
+void pd_live_frame(bool ipc, struct pd_span subject, struct pd_span payload, uint8_t *out)
+{
+    uint64_t length = __builtin_bswap64((uint64_t)subject.length + 1 + payload.length);
+    if (ipc)
+        *out++ = 1;
+    memcpy(out, &length, sizeof length);
+    out += LENGTH;
+    memcpy(out, subject.data, subject.length);
+    out[subject.length] = '\n';
+    if (payload.length > 0)
+        memcpy(out + subject.length + 1, payload.data, payload.length);
+}
+
 bool pd_live_ring_init(struct pd_live_ring *ring, size_t size)
 {
     *ring = (struct pd_live_ring){.size = size};

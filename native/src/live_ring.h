@@ -5,6 +5,10 @@
 
 #include "base.h"
 
+/* The frame of a record, as it looks on Unix sockets or elsewhere. */
+size_t pd_live_frame_length(bool ipc, struct pd_span subject, struct pd_span payload);
+void pd_live_frame(bool ipc, struct pd_span subject, struct pd_span payload, uint8_t *out);
+
 /* Where to go on: counted in bytes and in records since the ring was made. */
 struct pd_live_place {
     uint64_t at;

@@ -96,6 +96,7 @@ void pd_notice_read(struct pd_notice *notice, pd_socket_statistics *out)
         .live_records = atomic_load(&notice->live_records),
         .live_sent = atomic_load(&notice->live_sent),
         .live_dropped = atomic_load(&notice->live_dropped),
+        .live_disconnected = atomic_load(&notice->live_disconnected),
     };
     pthread_mutex_lock(&notice->lock);
     memcpy(out->push_refusal, notice->refusal, sizeof out->push_refusal);

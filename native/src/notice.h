@@ -24,6 +24,7 @@ struct pd_notice {
     atomic_uint_fast64_t live_records;
     atomic_uint_fast64_t live_sent;
     atomic_uint_fast64_t live_dropped;
+    atomic_uint_fast64_t live_disconnected;
 
     pthread_mutex_t lock; /* guards what follows */
     bool watching;

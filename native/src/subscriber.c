@@ -3,15 +3,19 @@
  * nng calls back on its own threads. Sending goes on from its own callback for as long as there is something, and is
  * begun by the live thread otherwise. A receive is always outstanding: a subscriber has nothing to say, but that is
  * how its end is noticed.
+ *
+ * The last two bytes of its hello, which nng's SUB leaves zero, say what becomes of it when it is too slow: u16,
+ * big-endian, enum pd_live_policy, or 0 for what the options say.
  */
 #include "subscriber.h"
 
+#include "feed.h"
 #include "live.h"
 
 #include <stdlib.h>
 
-#define HELLO_MS    10000             /* for the handshake */
-#define BUFFER_KEPT ((size_t)1 << 16) /* sent at a time; one larger record grows it for as long as it takes */
+#define HELLO_MS  10000 /* for the handshake */
+#define POLICY_AT 6u    /* in the hello */
 
 static const uint8_t our_hello[PD_SP_HELLO] = {0, 'S', 'P', 0, 0, 0x20, 0, 0};   /* PUB */
 static const uint8_t their_hello[PD_SP_HELLO] = {0, 'S', 'P', 0, 0, 0x21, 0, 0}; /* SUB */
@@ -20,8 +24,10 @@ void pd_subscriber_leave(struct pd_subscriber *subscriber)
 {
     struct pd_live *live = subscriber->live;
     pthread_mutex_lock(&live->lock);
-    if (!subscriber->gone)
+    if (!subscriber->gone) {
         atomic_fetch_sub(&live->subscribers, 1);
+        atomic_fetch_sub(&live->waiting, subscriber->policy == PD_LIVE_BLOCK);
+    }
     subscriber->gone = true;
     live->leaving = true;
     pthread_cond_broadcast(&live->wake);
@@ -29,8 +35,7 @@ void pd_subscriber_leave(struct pd_subscriber *subscriber)
     live->nng->nng_stream_close(subscriber->stream); /* ends what is under way */
 }
 
-/* Send what is left of the buffer; `sending` is set. */
-static void transmit(struct pd_subscriber *subscriber)
+void pd_subscriber_transmit(struct pd_subscriber *subscriber)
 {
     const struct pd_nng *nng = subscriber->live->nng;
     const uint8_t *from = subscriber->greeted ? subscriber->buffer : subscriber->hello;
@@ -44,12 +49,12 @@ static bool fill(struct pd_subscriber *subscriber)
 {
     struct pd_live *live = subscriber->live;
     struct pd_live_place *place = &subscriber->place;
-    if (subscriber->capacity > BUFFER_KEPT) {
+    if (subscriber->capacity > PD_LIVE_PIECE) {
         free(subscriber->buffer);
         subscriber->buffer = NULL;
         subscriber->capacity = 0;
     }
-    size_t room = BUFFER_KEPT;
+    size_t room = PD_LIVE_PIECE;
     if (!pd_reserve((void **)&subscriber->buffer, &subscriber->capacity, room, 1))
         return false;
     struct pd_live_taken taken = pd_live_ring_take(&live->ring, place, subscriber->ipc, subscriber->buffer, room);
@@ -70,24 +75,40 @@ static bool fill(struct pd_subscriber *subscriber)
     return true;
 }
 
+/* Whether it would miss a record, and wants to be sent away then; the lock is held. */
+static bool too_slow(struct pd_subscriber *subscriber)
+{
+    struct pd_live *live = subscriber->live;
+    bool slow = subscriber->known && subscriber->policy == PD_LIVE_DISCONNECT && !subscriber->gone &&
+                subscriber->place.at < live->ring.tail.at;
+    if (slow) {
+        pd_count(&live->notice->live_dropped, live->ring.tail.record - subscriber->place.record);
+        pd_count(&live->notice->live_disconnected, 1);
+    }
+    return slow;
+}
+
 void pd_subscriber_pump(struct pd_subscriber *subscriber)
 {
     struct pd_live *live = subscriber->live;
-    bool enough_memory = true;
+    bool send = false;
     pthread_mutex_lock(&live->lock);
-    if (!subscriber->gone && !subscriber->sending && subscriber->greeted && subscriber->known &&
-        subscriber->place.at < live->ring.head.at) {
-        enough_memory = fill(subscriber);
-        subscriber->sending = enough_memory;
-    } else {
-        enough_memory = true;
-        subscriber = NULL;
+    bool leave = too_slow(subscriber);
+    bool can = !leave && !subscriber->gone && !subscriber->sending && subscriber->greeted && subscriber->known;
+    if (can && subscriber->policy == PD_LIVE_BLOCK) {
+        pthread_cond_signal(&live->feed_wake);
+    } else if (can && subscriber->place.at < live->ring.head.at) {
+        send = fill(subscriber);
+        leave = !send;
+        subscriber->sending = send;
     }
     pthread_mutex_unlock(&live->lock);
-    if (subscriber != NULL && enough_memory)
-        transmit(subscriber);
-    else if (subscriber != NULL)
+    if (send)
+        pd_subscriber_transmit(subscriber);
+    if (leave) {
+        pd_notice_tell(live->notice);
         pd_subscriber_leave(subscriber);
+    }
 }
 
 static void on_send(void *context)
@@ -108,7 +129,7 @@ static void on_send(void *context)
     }
     pthread_mutex_unlock(&live->lock);
     if (more) {
-        transmit(subscriber);
+        pd_subscriber_transmit(subscriber);
         return;
     }
     if (result == NNG_ETIMEDOUT) {
@@ -134,29 +155,48 @@ static void receive(struct pd_subscriber *subscriber)
     nng->nng_stream_recv(subscriber->stream, subscriber->receive);
 }
 
+/* Look at what came of the hello; the lock is held. False when it is not one. */
+static bool hear(struct pd_subscriber *subscriber, size_t count)
+{
+    struct pd_live *live = subscriber->live;
+    bool whole = subscriber->heard_length == PD_SP_HELLO;
+    size_t fixed = subscriber->heard_length < POLICY_AT ? subscriber->heard_length : POLICY_AT;
+    uint32_t policy = (uint32_t)subscriber->heard[POLICY_AT] << 8 | subscriber->heard[POLICY_AT + 1];
+    if (subscriber->known || count == 0 || memcmp(subscriber->heard, their_hello, fixed) != 0 ||
+        (whole && policy > PD_LIVE_DISCONNECT))
+        return false;
+    if (whole && !subscriber->gone) {
+        subscriber->policy = policy == 0 ? live->options.live_policy : policy;
+        subscriber->known = true;
+        atomic_fetch_add(&live->waiting, subscriber->policy == PD_LIVE_BLOCK);
+        live->nng->nng_aio_set_timeout(subscriber->receive, NNG_FOREVER);
+    }
+    return true;
+}
+
 static void on_receive(void *context)
 {
     struct pd_subscriber *subscriber = context;
     struct pd_live *live = subscriber->live;
+    struct pd_feed_cursor *needless = NULL;
     int result = live->nng->nng_aio_result(subscriber->receive);
     size_t count = result == 0 ? live->nng->nng_aio_count(subscriber->receive) : 0;
     pthread_mutex_lock(&live->lock);
     subscriber->heard_length += count;
-    bool right = memcmp(subscriber->heard, their_hello,
-                        subscriber->heard_length < PD_SP_HELLO ? subscriber->heard_length : PD_SP_HELLO) == 0;
-    bool wrong = result == 0 && (subscriber->known || !right || count == 0);
-    bool on = result == 0 && !wrong && !subscriber->gone;
-    if (on && subscriber->heard_length == PD_SP_HELLO) {
-        subscriber->known = true;
-        live->nng->nng_aio_set_timeout(subscriber->receive, NNG_FOREVER);
+    bool right = result == 0 && hear(subscriber, count);
+    bool on = right && !subscriber->gone;
+    if (on && subscriber->known && subscriber->policy != PD_LIVE_BLOCK) {
+        needless = subscriber->cursors;
+        subscriber->cursors = NULL;
     }
     pthread_mutex_unlock(&live->lock);
+    pd_feed_forget(needless);
     if (on) {
         pd_subscriber_pump(subscriber);
         receive(subscriber);
         return;
     }
-    pd_count(&live->notice->live_refused, wrong && count > 0);
+    pd_count(&live->notice->live_refused, result == 0 && !right && count > 0);
     pd_subscriber_leave(subscriber);
     pthread_mutex_lock(&live->lock);
     subscriber->receiving = false;
@@ -177,6 +217,7 @@ static bool enlist(struct pd_subscriber *subscriber)
         atomic_store(&live->subscribers, before + 1);
         subscriber->place = live->ring.head;
         subscriber->sending = subscriber->receiving = true;
+        subscriber->number = ++live->last_number;
         subscriber->next = live->list;
         live->list = subscriber;
     }
@@ -202,7 +243,7 @@ struct pd_subscriber *pd_subscriber_accept(struct pd_live *live, nng_stream *str
     }
     nng->nng_aio_set_timeout(subscriber->send, HELLO_MS);
     nng->nng_aio_set_timeout(subscriber->receive, HELLO_MS);
-    transmit(subscriber);
+    pd_subscriber_transmit(subscriber);
     receive(subscriber);
     return subscriber;
 }
@@ -220,6 +261,7 @@ void pd_subscriber_free(struct pd_subscriber *subscriber)
         nng->nng_aio_free(subscriber->receive);
     }
     nng->nng_stream_free(subscriber->stream);
+    pd_feed_forget(subscriber->cursors);
     free(subscriber->buffer);
     free(subscriber);
 }

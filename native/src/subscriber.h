@@ -6,6 +6,7 @@
 #include "nng_api.h"
 
 struct pd_live;
+struct pd_feed_cursor;
 
 #define PD_SP_HELLO 8u /* bytes of the handshake, each way */
 
@@ -15,6 +16,7 @@ struct pd_subscriber {
     nng_aio *send;
     nng_aio *receive;
     bool ipc;
+    uint64_t number; /* of all that there were */
 
     /* Guarded by live's lock. */
     struct pd_subscriber *next;
@@ -24,7 +26,10 @@ struct pd_subscriber {
     bool greeted; /* our hello is sent */
     bool known;   /* its hello is right */
     bool gone;
-    size_t length; /* of buffer, that is to be sent */
+    bool feeding;                   /* the feeding thread has it; `sending` is set, too */
+    uint32_t policy;                /* enum pd_live_policy, once it is known */
+    struct pd_feed_cursor *cursors; /* streams of which it has not got all; see feed.h */
+    size_t length;                  /* of buffer, that is to be sent */
     size_t sent;
     uint8_t *buffer;
     size_t capacity;
@@ -38,8 +43,11 @@ struct pd_subscriber {
  * many. */
 struct pd_subscriber *pd_subscriber_accept(struct pd_live *live, nng_stream *stream, bool ipc);
 
-/* Send what is in the ring, unless that is going on. */
+/* Send what is in the ring, unless that is going on; or have it fed. */
 void pd_subscriber_pump(struct pd_subscriber *subscriber);
+
+/* Send what is left of the buffer; `sending` is set. */
+void pd_subscriber_transmit(struct pd_subscriber *subscriber);
 
 /* Close the connection; whoever it was is gone. */
 void pd_subscriber_leave(struct pd_subscriber *subscriber);

@@ -184,6 +184,9 @@ def _sockets(sockets: SocketStatistics) -> Iterator[Metric]:
     yield _counter("live_sent", "Records that were sent, for each subscriber.", (), [((), sockets.live_sent)])
     what = "Records that a subscriber missed because it was too slow, for each."
     yield _counter("live_dropped", what, (), [((), sockets.live_dropped)])
+    what = "Subscribers that went, as they had asked, rather than miss a record."
+    yield _counter("live_disconnected", what, (), [((), sockets.live_disconnected)])
+    yield _gauge("live_waiting", "Connections that wait rather than miss a record.", (), [((), sockets.live_waiting)])
 
 
 def _pipelines(pipelines: tuple[AnyResource, ...]) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -29,8 +29,15 @@ READ_BYTES: Final = 256 << 10
 
 PUB: Final = 0x20
 SUB: Final = 0x21
-_HELLO: Final = b"\0SP\0\0\x21\0\0"
+_HELLO: Final = b"\0SP\0\0\x21"
+"""Before the policy."""
 _THEIR_HELLO: Final = b"\0SP\0\0\x20\0\0"
+SlowPolicy = Literal["drop_oldest", "block", "disconnect"]
+"""What becomes of a subscriber that does not keep up. ``drop_oldest``: the daemon drops the oldest records that wait
+for it, and counts them. ``block``: they wait in the log, for as long as their streams keep them. ``disconnect``: the
+connection ends, and ``receive`` raises."""
+_POLICIES: Final = (None, *get_args(SlowPolicy))
+"""As the handshake numbers them."""
 _LENGTH: Final = struct.Struct(">Q")
 
 
@@ -49,6 +56,7 @@ class Subscriber:
     Args:
         address: the daemon's live address (``ipc:///run/platformd/live.sock``, ``tls+tcp://queues.example:7074``).
         subject: only records whose subject matches this pattern. The daemon sends all of them.
+        on_slow: what becomes of it when it does not keep up; ``None``: what ``queues.live_policy`` says there.
         tls: the files for an address with TLS; ``None``: none, and the system's authorities.
         timeout: seconds that the daemon may be away.
 
@@ -57,7 +65,13 @@ class Subscriber:
     """
 
     def __init__(
-        self, address: str, subject: str = ">", *, tls: ClientTls | None = None, timeout: float = 30.0
+        self,
+        address: str,
+        subject: str = ">",
+        *,
+        on_slow: SlowPolicy | None = None,
+        tls: ClientTls | None = None,
+        timeout: float = 30.0,
     ) -> None:
         self._where = endpoint(address, tls)
         wrong = subject_error(subject, pattern=True)
@@ -65,6 +79,9 @@ class Subscriber:
             raise InvalidInput(f"{subject!r} {wrong}", subject="subject")
         if self._where.scheme not in ("ipc", "tcp", TLS_SCHEME):
             raise InvalidInput("cannot be subscribed to", subject=address, hint="use ipc://, tcp:// or tls+tcp://")
+        if on_slow not in _POLICIES:
+            raise InvalidInput(f"{on_slow!r} is not one of {', '.join(get_args(SlowPolicy))}", subject="on_slow")
+        self._policy = _POLICIES.index(on_slow)
         self._subject = subject
         self._timeout = timeout
         self._connection: socket.socket | None = None
@@ -98,7 +115,7 @@ class Subscriber:
         while self._connection is None:
             self._backoff.pause(deadline)
             try:
-                self._connection = _connected(self._where, max(deadline - time.monotonic(), 0.05))
+                self._connection = _connected(self._where, self._policy, max(deadline - time.monotonic(), 0.05))
             except LinkLost as lost:
                 if time.monotonic() >= deadline:
                     raise Unavailable(
@@ -112,7 +129,9 @@ class Subscriber:
     def receive(self, wait: float = 1.0) -> tuple[LiveRecord, ...]:
         """The records that came, after waiting up to ``wait`` seconds for the first one.
 
-        Raises: as ``connect``.
+        Raises:
+            Unavailable: also when the daemon ended the connection, with the policy ``disconnect``.
+            PlatformError: as ``connect``.
         """
         deadline = time.monotonic() + wait
         while True:
@@ -140,6 +159,12 @@ class Subscriber:
         if not data:
             self.losses += 1
             self.close()
+            if _POLICIES[self._policy] == "disconnect":
+                raise Unavailable(
+                    "the daemon ended the connection: records came faster than they were taken, or it stopped",
+                    subject=self._where.address,
+                    hint="receive again to go on with what is published from then on",
+                )
             return ()
         try:
             messages = self._frames.add(data)
@@ -189,7 +214,7 @@ def _record(message: bytes) -> LiveRecord:
     return LiveRecord(subject.decode("ascii"), payload)
 
 
-def _connected(where: Endpoint, timeout: float) -> socket.socket:
+def _connected(where: Endpoint, policy: int, timeout: float) -> socket.socket:
     timeout = min(timeout, STEP)
     connection: socket.socket | None = None
     try:
@@ -202,7 +227,7 @@ def _connected(where: Endpoint, timeout: float) -> socket.socket:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if where.scheme == TLS_SCHEME:
             connection = where.context().wrap_socket(connection, server_hostname=where.server_name)
-        _shake_hands(connection)
+        _shake_hands(connection, policy)
     except (OSError, ValueError) as error:
         if connection is not None:
             connection.close()
@@ -214,8 +239,8 @@ def _connected(where: Endpoint, timeout: float) -> socket.socket:
     return connection
 
 
-def _shake_hands(connection: socket.socket) -> None:
-    connection.sendall(_HELLO)
+def _shake_hands(connection: socket.socket, policy: int) -> None:
+    connection.sendall(_HELLO + policy.to_bytes(2, "big"))
     heard = b""
     while len(heard) < HELLO:
         more = connection.recv(HELLO - len(heard))

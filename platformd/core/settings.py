@@ -183,6 +183,10 @@ class QueueSettings(_Section, frozen=True, kw_only=True):
     live_buffer: Size = "8MiB"
     """The newest records, kept for all subscribers of the live socket together. Over it: the oldest are lost to those
     that have not taken them, and counted. A larger record is not published."""
+    live_policy: Literal["drop_oldest", "block", "disconnect"] = "drop_oldest"
+    """What becomes of a subscriber of the live socket that is too slow and did not say what it wants, as plain nng
+    programs cannot: it misses the oldest records; it waits, and is fed out of the log at its own pace, for as long as
+    the streams keep what it has not got; or it is disconnected. Others are not held up in any case."""
     live_subscribers: int = 256
     """Connections to the live socket. Over it: refused."""
     live_timeout: Duration = "60s"

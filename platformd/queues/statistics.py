@@ -36,6 +36,10 @@ class SocketStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Records that were sent, for each subscriber."""
     live_dropped: int
     """Records that were not sent, because a subscriber was too slow, for each."""
+    live_disconnected: int
+    """Subscribers that were disconnected, as they had asked, rather than miss a record."""
+    live_waiting: int
+    """Connections now that wait rather than miss a record: they are fed out of the log."""
 
     @property
     def push_refused(self) -> int:

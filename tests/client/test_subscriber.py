@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import trio
@@ -58,6 +58,50 @@ async def test_it_follows_over_every_transport(tmp_path):
                 await trio.to_thread.run_sync(subscriber.connect)
 
 
+RECORDS, SIZE = 400, 20_000
+"""More than a connection and the daemon's buffer hold."""
+
+
+async def flood(streams, quick):
+    """Publish all that; a quick reader hears each record."""
+    for first in range(0, RECORDS, 20):
+        payloads = [b"%08d" % n + bytes(SIZE) for n in range(first, first + 20)]
+        await streams.publish([Record(subject="s.a", payload=payload) for payload in payloads])
+        heard = 0
+        while heard < 20:
+            heard += len(await trio.to_thread.run_sync(quick.receive))
+
+
+def numbers(found):
+    return [int(record.payload[:8]) for record in found]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "block", "disconnect"])
+async def test_a_slow_reader_gets_what_it_asked_for(tmp_path, policy):
+    """One that sleeps loses the oldest, or waits for all, or is sent away; each loss counts, nobody is held up."""
+    settings = QueueSettings(live_buffer="1MiB")
+    async with open_native(tmp_path / "s", tmp_path / "q", settings, SystemClock()) as streams:
+        await streams.put_stream("s", StreamConfig(subjects=("s.>",)))
+        address = streams.addresses["live"]
+        with trio.fail_after(60), Subscriber(address, on_slow=policy) as slow, Subscriber(address) as quick:
+            await trio.to_thread.run_sync(slow.connect)
+            await trio.to_thread.run_sync(quick.connect)
+            await flood(streams, quick)
+            got = []
+            ends = pytest.raises(Unavailable, match="faster than they were taken")
+            with ends if policy == "disconnect" else nullcontext():
+                while not got or got[-1] < RECORDS - 1:
+                    got += numbers(await trio.to_thread.run_sync(slow.receive))
+        assert got == sorted(set(got))
+        counts = streams.socket_statistics()
+        if policy == "disconnect":
+            assert got == list(range(len(got)))
+            assert counts.live_disconnected == 1
+        else:
+            assert counts.live_dropped == RECORDS - len(got)
+        assert (len(got) == RECORDS) == (policy == "block")
+
+
 @contextmanager
 def speaker(*connections):
     """A server that says to each connection what it is told, and closes it."""
@@ -103,6 +147,8 @@ def test_nobody_there(tmp_path):
     for arguments in (("nonsense",), ("inproc://x",), (f"ipc://{tmp_path}/x", "a..b")):
         with pytest.raises(InvalidInput):
             Subscriber(*arguments)
+    with pytest.raises(InvalidInput, match="drop_oldest, block, disconnect"):
+        Subscriber(f"ipc://{tmp_path}/x", on_slow="explode")
 
 
 def test_frames_are_found_however_they_are_cut():

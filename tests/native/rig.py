@@ -35,6 +35,7 @@ BROKER_OPTIONS = {
     "live_subscribers": 4,
     "live_buffer": 1 << 20,
     "live_timeout_ms": 60_000,
+    "live_policy": 1,
 }
 
 

@@ -10,9 +10,13 @@ PUSH, SUB = 0x50, 0x21
 """Protocol numbers of the clients' sides."""
 
 
-def hello(protocol: int) -> bytes:
-    """The handshake of a socket of that protocol."""
-    return struct.pack(">B2sBHH", 0, b"SP", 0, protocol, 0)
+DROP_OLDEST, BLOCK, DISCONNECT = 1, 2, 3
+"""What a live subscriber may ask for in its handshake."""
+
+
+def hello(protocol: int, policy: int = 0) -> bytes:
+    """The handshake of a socket of that protocol; with a policy, that of a subscriber that knows platformd."""
+    return struct.pack(">B2sBHH", 0, b"SP", 0, protocol, policy)
 
 
 def frame(message: bytes) -> bytes:

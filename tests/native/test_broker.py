@@ -178,5 +178,5 @@ def test_an_idle_engine_sleeps(directory: Path) -> None:
         select.select([], [], [], 0.05)
         before = rigging.switches("pd-")
         select.select([], [], [], 0.2)
-        assert len(before) == 6
+        assert len(before) == 7
         assert rigging.switches("pd-") == before

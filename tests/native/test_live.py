@@ -11,7 +11,7 @@ from pathlib import Path
 import pynng
 import pytest
 
-from platformd.queues.native._native import lib
+from platformd.queues.native._native import ffi, lib
 from tests.native import rig as rigging
 from tests.native import sp
 from tests.native.rig import Rig, publish, request, serving
@@ -138,6 +138,95 @@ def test_who_takes_nothing_is_sent_away(directory: Path) -> None:
             first += 100
         rig.wait_until(lambda: rig.sockets().live_subscribers == 1)
         assert stuck.ended()
+
+
+def test_who_blocks_misses_nothing_and_holds_nobody_up(directory: Path) -> None:
+    """One that waits gets every record of several streams late, in order, large ones too; the quick one all at once."""
+    total = 40 * 50
+    with (
+        serving(directory, live_buffer=1 << 16) as rig,
+        sp.Raw(rig.urls["live"], sp.hello(sp.SUB, sp.BLOCK)) as waiting,
+        sp.Raw(rig.urls["live"], sp.hello(sp.SUB)) as quick,
+        rig.connect("ingest") as ingest,
+    ):
+        rig.stream("t", "t.>")
+        for first in range(0, total, 50):
+            rig.ask(ingest, publish("s", numbered(first, 50, 1000), durability=1))
+            rig.ask(ingest, publish("t", [("t.a", "", b"%08d" % first + bytes(150_000 if first == 500 else 10))]))
+            for _ in range(50 if first == 500 else 51):  # the large one does not fit into the ring
+                assert quick.message() is not None
+        assert rig.sockets().live_waiting == 1
+        heard: dict[bytes, list[int]] = {b"s.a": [], b"t.a": []}
+        while len(heard[b"s.a"]) < total or len(heard[b"t.a"]) < total // 50:
+            message = waiting.message()
+            assert message is not None
+            subject, _, payload = message.partition(b"\n")
+            heard[subject].append(int(payload[:8]))
+        assert heard == {b"s.a": list(range(total)), b"t.a": list(range(0, total, 50))}
+        rig.ask(ingest, publish("s", numbered(total, 1)))
+        assert list(numbers(waiting, total)) == [total]
+        waiting.socket.close()
+        rig.wait_until(lambda: rig.sockets().live_waiting == 0)
+
+
+def test_who_blocks_too_long_for_retention_misses_what_is_gone(directory: Path) -> None:
+    """Records that were removed before a waiting subscriber got them are counted as dropped; it goes on behind them."""
+    total = 60 * 50
+    with (
+        serving(directory) as rig,
+        sp.Raw(rig.urls["live"], sp.hello(sp.SUB, sp.BLOCK)) as waiting,
+        rig.connect("ingest") as ingest,
+    ):
+        for first in range(0, total, 50):
+            rig.ask(ingest, publish("s", numbered(first, 50, 2000), durability=1))
+        removed = ffi.new("uint64_t *")
+        rig.check(lib.pd_stream_purge(rig.engine, b"s", b">", total - 99, 0, removed, rig.error))
+        got = list(numbers(waiting, total - 1))
+        assert got == sorted(got)
+        assert got[-100:] == list(range(total - 100, total))
+        assert len(got) < total
+        rig.wait_until(lambda: rig.sockets().live_dropped == total - len(got))
+
+
+def test_who_asks_for_it_is_disconnected_rather_than_miss_a_record(directory: Path) -> None:
+    """With the policy disconnect what came is without a gap, then the connection ends; it is counted."""
+    with (
+        serving(directory, live_buffer=1 << 16) as rig,
+        sp.Raw(rig.urls["live"], sp.hello(sp.SUB, sp.DISCONNECT)) as strict,
+        sp.Raw(rig.urls["live"], sp.hello(sp.SUB, sp.DROP_OLDEST)) as quick,
+        rig.connect("ingest") as ingest,
+    ):
+        first = 0
+        while rig.sockets().live_disconnected == 0:
+            rig.ask(ingest, publish("s", numbered(first, 10, 2000), durability=1))
+            assert list(numbers(quick, first + 9)) == list(range(first, first + 10))
+            first += 10
+        got = list(numbers(strict, -1))
+        assert got == list(range(len(got)))
+        assert rig.sockets().live_disconnected == 1
+        assert rig.sockets().live_dropped > 0
+        rig.wait_until(lambda: rig.sockets().live_subscribers == 1)
+
+
+def test_a_policy_that_there_is_not_is_refused(directory: Path) -> None:
+    """A handshake with a policy that nobody knows ends, and counts as refused; the options' policy is checked, too."""
+    with serving(directory) as rig:
+        with sp.Raw(rig.urls["live"], sp.hello(sp.SUB, 4)) as unknown:
+            assert unknown.ended()
+        rig.wait_until(lambda: rig.sockets().live_refused == 1)
+    with pytest.raises(AssertionError, match="live_policy"), serving(directory, live_policy=4):
+        pass
+
+
+def test_what_the_options_say_is_for_who_says_nothing(directory: Path) -> None:
+    """A plain nng program gets the policy of the options, here block."""
+    with (
+        serving(directory, live_policy=2) as rig,
+        following(rig, b"s."),
+        sp.Raw(rig.urls["live"], sp.hello(sp.SUB, sp.DROP_OLDEST)),
+    ):
+        rig.wait_until(lambda: rig.sockets().live_waiting == 1)
+        rig.wait_until(lambda: rig.sockets().live_subscribers == 2)
 
 
 def test_a_record_larger_than_the_ring_is_counted(directory: Path) -> None:

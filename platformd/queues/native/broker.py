@@ -26,6 +26,8 @@ from platformd.queues.statistics import SocketStatistics
 REPORT_SECONDS = 10.0
 """The least time between two lines in the log about the same sockets."""
 LEAST_BUFFER = 4096
+LIVE_POLICIES = ("drop_oldest", "block", "disconnect")
+"""In the order of ``enum pd_live_policy``, from 1 on."""
 
 log = logging.getLogger("platformd.queues")
 
@@ -47,6 +49,7 @@ def options(settings: QueueSettings) -> Any:
             "live_subscribers": whole("queues.live_subscribers", settings.live_subscribers, U32),
             "live_buffer": max(size_bytes(settings.live_buffer), LEAST_BUFFER),
             "live_timeout_ms": round(timeout * 1000),
+            "live_policy": LIVE_POLICIES.index(settings.live_policy) + 1,
         },
     )
 
@@ -136,7 +139,9 @@ def losses(before: SocketStatistics, now: SocketStatistics) -> dict[str, str]:
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items() if count)
         lines["push"] = f"records that were sent there were not stored ({why}); the last because {now.push_refusal}"
     dropped, timeouts = now.live_dropped - before.live_dropped, now.live_timeouts - before.live_timeouts
+    asked = now.live_disconnected - before.live_disconnected
     if dropped or timeouts:
         gone = f"; {timeouts} that took nothing were disconnected" if timeouts else ""
+        gone += f"; {asked} were disconnected for it, as they had asked" if asked else ""
         lines["live"] = f"{dropped} records did not reach subscribers that were too slow{gone}"
     return lines
