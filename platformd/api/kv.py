@@ -60,6 +60,7 @@ from platformd.coordination.contract import (
     Compare,
     Delete,
     DeleteResult,
+    FutureRevision,
     Get,
     GetResult,
     KeyValue,
@@ -71,7 +72,6 @@ from platformd.coordination.contract import (
 )
 from platformd.coordination.recipes import user_keys
 from platformd.core.errors import (
-    Conflict,
     DeadlineExceeded,
     Gone,
     InvalidInput,
@@ -94,7 +94,7 @@ ONLY = Parameter(name="only", description="With `watch`: only events of this typ
 class AnyPath(PathConverter):
     """The rest of a path, whatever it is: a key may begin with a slash."""
 
-    regex = ".+?"
+    regex = r"[\s\S]+?"
     part_isolating = False
 
 
@@ -155,7 +155,7 @@ class Keys:
             ),
             304: NOT_MODIFIED,
         },
-        problems=(NotFound, Gone, Conflict),
+        problems=(NotFound, Gone, FutureRevision),
     )
     async def get(self, key: str) -> Response:
         """GET /v1/kv/KEY: the value as it is, or with ``Accept: application/json`` all that is known of the key."""
@@ -264,7 +264,7 @@ class Keys:
             ONLY,
         ),
         answers={200: Answer("The page, or the number.", KEYS_OR_COUNT, also=EVENTS)},
-        problems=(Gone, Conflict),
+        problems=(Gone, FutureRevision),
     )
     async def list(self) -> Response:
         """GET /v1/kv?prefix=P: a page of keys, their number, or with ``?watch`` their changes."""
@@ -313,7 +313,7 @@ class Keys:
     @operation(
         "deleteKeys",
         TAG,
-        parameters=(replace(PREFIX, required=True), ENCODING),
+        parameters=(replace(PREFIX, required=True, schema={"type": "string", "minLength": 1}), ENCODING),
         answers={200: Answer("How many.", KeysDeleted)},
         problems=WRITE_PROBLEMS,
     )

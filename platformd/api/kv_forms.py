@@ -135,7 +135,7 @@ def bytes_in_query(name: str, encoding: str) -> bytes:
         given, _, value = pair.partition(b"=")
         if given == name.encode():
             return in_encoding(unquote_to_bytes(value.replace(b"+", b" ")), encoding, name)
-    return b""
+    return in_encoding(b"", encoding, name)
 
 
 def in_encoding(sent: bytes, encoding: str, subject: str) -> bytes:

@@ -51,7 +51,7 @@ class Leases:
         """POST /v1/leases ``{"ttl": "30s", "id"?}``: a new lease; the ttl is moved into the configured range."""
         Query()
         document = members(await json_body(JSON), "ttl", "id")
-        wanted = lease_number(document["id"], "id") if isinstance(document.get("id"), str) else 0
+        wanted = lease_member(document, "id")
         lease = await self._leases.grant(duration(document.get("ttl"), "ttl"), lease_id=wanted)
         return reply(lease_document(lease), 201, Location=f"/v1/leases/{lease_text(lease.id)}")
 
@@ -108,6 +108,20 @@ def members(document: Any, *known: str) -> dict[str, Any]:
     if not isinstance(document, dict) or not document.keys() <= set(known):
         raise InvalidInput("the body is not what is wanted here", hint=f"an object with {', '.join(known)}")
     return document
+
+
+def lease_member(document: dict[str, Any], name: str) -> int:
+    """The lease that the member ``name`` says; 0 when it is not there.
+
+    Raises:
+        InvalidInput: it is no id of a lease.
+    """
+    value = document.get(name)
+    if value is None:
+        return 0
+    if not isinstance(value, str):
+        raise InvalidInput("is not a lease", subject=name, hint="write its id as it was told, in hex")
+    return lease_number(value, name)
 
 
 def duration(value: Any, name: str) -> float:

@@ -19,13 +19,13 @@ from quart_trio import QuartTrio
 
 from platformd.api.context import ApiContext
 from platformd.api.kv_forms import key_in_path, lease_number, lease_text, put_bytes
-from platformd.api.leases import duration, members
+from platformd.api.leases import duration, lease_member, members
 from platformd.api.openapi import Answer, Body, Parameter, operation
 from platformd.api.openapi.parameters import BODY_PROBLEMS, WRITE_PROBLEMS
-from platformd.api.openapi.shapes import LockHeld, LockListing, LockReleased, LockRequest, LockState
+from platformd.api.openapi.shapes import LockAcquired, LockListing, LockReleased, LockRequest, LockState
 from platformd.api.replies import JSON, Query, json_body, reply
 from platformd.coordination.contract import KeyValue, prefix_end
-from platformd.coordination.recipes import Place, acquire, kept_lease, user_keys
+from platformd.coordination.recipes import LockHeld, Place, acquire, kept_lease, user_keys
 from platformd.coordination.recipes.lease import at_the_end
 from platformd.coordination.recipes.lock import LOCKS
 from platformd.coordination.recipes.places import give_up_place, place_key, places, queue_name, queue_prefix
@@ -64,8 +64,8 @@ class Locks:
         TAG,
         path=LOCK_NAME,
         body=Body(LockRequest, example={"ttl": "15s", "wait": "10s", "owner": "backup@host"}),
-        answers={201: Answer("The asker has it.", LockHeld, headers=("Location",))},
-        problems=(*BODY_PROBLEMS, *WRITE_PROBLEMS, NotFound, Conflict),
+        answers={201: Answer("The asker has it.", LockAcquired, headers=("Location",))},
+        problems=(*BODY_PROBLEMS, *WRITE_PROBLEMS, NotFound, Conflict, LockHeld),
     )
     async def acquire(self, name: str) -> Response:
         """POST /v1/locks/NAME ``{"ttl"?, "lease"?, "wait"?, "owner"?}``: have the lock, or 409 with who has it."""
@@ -82,12 +82,13 @@ class Locks:
         owner = document.get("owner", "")
         if not isinstance(owner, str) or len(owner) > MAX_OWNER:
             raise InvalidInput(f"is not a text of at most {MAX_OWNER} characters", subject="owner")
-        if isinstance(document.get("lease"), str):
-            place = await self._with_lease(name, lease_number(document["lease"]), wait, owner)
+        lease_id = lease_member(document, "lease")
+        if lease_id:
+            place = await self._with_lease(name, lease_id, wait, owner)
             ttl = (await self._store.leases.get(place.lease_id)).ttl
         else:
             place, ttl = await self._granting(name, duration(document.get("ttl", DEFAULT_TTL), "ttl"), wait, owner)
-        return reply(_place(place) | {"ttl": ttl}, 201, Location=request.path)
+        return reply(_place(place) | {"ttl": ttl}, 201, Location=request.scope["raw_path"].decode())
 
     async def _with_lease(self, name: str, lease_id: int, wait: float, owner: str) -> Place:
         async with kept_lease(self._store, lease_id=lease_id) as lease:

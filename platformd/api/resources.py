@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 
-from quart import Response, request
+from quart import Response, current_app, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import NotFound as RoutingNotFound
+from werkzeug.routing import BaseConverter
 
+from platformd.api import problems
+from platformd.api.asked import asked
 from platformd.api.context import ApiContext
 from platformd.api.kind_watch import followed_kinds
 from platformd.api.openapi import Answer, Body, Of, Parameter, operation
@@ -14,6 +19,7 @@ from platformd.api.openapi.parameters import (
     BODY_PROBLEMS,
     CURSOR,
     DRY_RUN,
+    EVENT,
     EVENTS,
     IF_MATCH,
     IF_NONE_MATCH,
@@ -45,6 +51,8 @@ from platformd.model.describing import describe_kind
 from platformd.model.kind import Kind
 from platformd.model.resource import DEFAULT_TENANT, AnyResource
 
+_KIND_IN_PATH = re.compile(r"^/v1/(?:tenants/[^/]+/)?([^/]+)")
+
 DEFAULT_PAGE = 500
 MAX_PAGE = 1000
 """How many resources a page of a listing has: when nobody says, and at most."""
@@ -60,12 +68,15 @@ class Resources:
 
     def add_to(self, app: QuartTrio) -> None:
         """Route requests here."""
+        # Only what is a kind: else /v1/kv/KEY would seem to take all that a resource takes.
+        app.url_map.converters["kind"] = type("Plural", (BaseConverter,), {"regex": "|".join(self._kinds)})
+        app.register_error_handler(RoutingNotFound, self._no_such_path)
         app.add_url_rule("/v1/kinds", "kinds", self.kinds, methods=["GET"])
         app.add_url_rule("/v1/kinds/<word>", "kind", self.kind, methods=["GET"])
         for prefix, whose in (("/v1", ""), ("/v1/tenants/<tenant>", "tenant_")):
             app.add_url_rule(f"{prefix}/watch", f"{whose}watch", self.watch, methods=["GET"])
             app.add_websocket(f"{prefix}/watch", f"{whose}watch_socket", self.follow_many)
-            many, one = f"{prefix}/<plural>", f"{prefix}/<plural>/<name>"
+            many, one = f"{prefix}/<kind:plural>", f"{prefix}/<kind:plural>/<name>"
             app.add_url_rule(many, f"{whose}list", self.list, methods=["GET"])
             app.add_websocket(many, f"{whose}list_socket", self.follow)
             app.add_url_rule(many, f"{whose}create", self.create, methods=["POST"])
@@ -98,7 +109,7 @@ class Resources:
             LABEL,
             *WATCHING,
         ),
-        answers={200: Answer("The changes.", str, ("text/event-stream",))},
+        answers={200: Answer("The changes.", EVENT, ("text/event-stream",))},
         problems=(NotFound, Gone),
     )
     async def watch(self, tenant: str = DEFAULT_TENANT) -> Response:
@@ -263,6 +274,18 @@ class Resources:
         kind, _ = self._kind(plural), Query()
         parameters = await json_body(JSON) if request.mimetype or request.content_length else {}
         return reply(await self._conductor.actions.perform(kind, name, tenant, action, parameters))
+
+    async def _no_such_path(self, error: RoutingNotFound) -> Response:
+        """404: where a kind would stand, with the kinds."""
+        match = _KIND_IN_PATH.match(asked.path)
+        others = {rule.rule.split("/")[2] for rule in current_app.url_map.iter_rules() if rule.rule.startswith("/v1/")}
+        if match is None or match[1] in self._kinds or match[1] in others:
+            return await problems.on_http_error(error)
+        try:
+            self._kind(match[1])
+        except NotFound as unknown:
+            return problems.problem(unknown)
+        raise AssertionError(match[1])
 
     def _kind(self, plural: str) -> Kind:
         kind = self._kinds.get(plural)

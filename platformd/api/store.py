@@ -18,8 +18,8 @@ from platformd.api.openapi import Answer, Parameter, operation
 from platformd.api.openapi.parameters import BYTES, Revision
 from platformd.api.replies import Query, reply
 from platformd.api.watch import MAX_REVISION
-from platformd.coordination.contract import StoreStatus
-from platformd.core.errors import Conflict, Gone, LimitReached, StorageFull, Unsupported
+from platformd.coordination.contract import FutureRevision, StoreStatus
+from platformd.core.errors import Gone, LimitReached, StorageFull, Unsupported
 
 TAG = "Store"
 
@@ -55,7 +55,7 @@ class StoreRoutes:
         TAG,
         parameters=(Parameter(name="revision", description="The oldest that stays.", schema=Revision),),
         answers={200: Answer("The store as it is then.", StoreStatus)},
-        problems=(Conflict, Gone),
+        problems=(FutureRevision, Gone),
     )
     async def compact(self) -> Response:
         """POST /v1/store/compact?revision=R: history before R goes; without R, all but what is so now."""

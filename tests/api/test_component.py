@@ -81,10 +81,10 @@ async def test_metrics_are_prometheus_text(served: Served, client: Client) -> No
     assert samples["platformd_consumer_lag", ("c", "s")] == 1
     assert samples["platformd_store_revision", ()] == 1
     assert samples["platformd_node_memory_used_bytes", ("n1",)] == 0
-    assert samples["platformd_http_requests_total", ("/v1/<plural>/<name>", "404", "GET")] == 3
+    assert samples["platformd_http_requests_total", ("/v1/<kind:plural>/<name>", "404", "GET")] == 3
     assert samples["platformd_http_requests_total", ("404", "GET", "unmatched")] == 1
     assert samples["platformd_http_requests_total", ("405", "other", "unmatched")] == 1
-    assert samples["platformd_http_request_seconds_count", ("/v1/<plural>/<name>", "GET")] == 3
+    assert samples["platformd_http_request_seconds_count", ("/v1/<kind:plural>/<name>", "GET")] == 3
     assert 0 <= samples["platformd_loop_lag_seconds", ()] < 5
 
 

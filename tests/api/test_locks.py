@@ -168,3 +168,19 @@ async def test_what_is_no_request_for_a_lock(client: Client, store: MemoryStore,
 async def test_a_lease_that_is_not_there(client: Client) -> None:
     """A lock cannot be had by a lease that ended."""
     assert (await acquire(client, lease="ff")).status == 404
+
+
+async def test_names_may_have_any_character(client: Client) -> None:
+    """A name with line ends is a name like others, also where the answer says it in a header."""
+    made = await client.request("POST", "/v1/locks/a%0D%0Ab", {})
+    assert (made.status, made.json["name"]) == (201, "a\r\nb")
+    assert made.headers["location"] == "/v1/locks/a%0D%0Ab"
+    assert (await client.request("GET", made.headers["location"])).json["holder"]["lease"] == made.json["lease"]
+
+
+async def test_a_lease_that_is_no_text_is_not_passed_over(client: Client) -> None:
+    """What is meant as a lease and is none is refused, instead of being answered with another lease."""
+    for path, body in (("/v1/locks/a", {"lease": 7}), ("/v1/leases", {"ttl": "5s", "id": {}})):
+        answer = await client.request("POST", path, body)
+        assert (answer.status, answer.json["code"]) == (400, "invalid_input"), path
+    assert (await client.request("GET", "/v1/kv?encoding=nonsense")).status == 400

@@ -124,7 +124,7 @@ async def test_a_refused_handshake_is_counted(served: Served, client: Client) ->
     await Peer.open((await served.client()).stream, "/v1/services?watch")
     text = (await client.request("GET", "/metrics")).body.decode()
     assert 'platformd_http_requests_total{method="GET",route="/v1/kv",status="400"} 1.0' in text
-    assert 'platformd_http_requests_total{method="GET",route="/v1/<plural>",status="101"} 1.0' in text
+    assert 'platformd_http_requests_total{method="GET",route="/v1/<kind:plural>",status="101"} 1.0' in text
     assert "platformd_http_watchers 1.0" in text
 
 

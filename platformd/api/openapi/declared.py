@@ -7,8 +7,8 @@ For example::
         \"\"\"GET /v1/leases/ID: how long it has left, and what is bound to it.\"\"\"
 
 The summary is the handler's docstring. What every operation may answer (``COMMON`` problems, the request's id) is added
-by the document. A route under ``/v1/<plural>`` stands for one operation of every kind: ``{Kind}`` and ``{Kinds}`` in
-its id are the kind's name in both numbers, and ``Of`` says what of the kind goes over the wire.
+by the document. A route under ``/v1/<kind:plural>`` is one operation of every kind: ``{Kind}`` and ``{Kinds}`` in its
+id are the kind's name in both numbers, and ``Of`` says what of the kind goes over the wire.
 """
 
 from __future__ import annotations

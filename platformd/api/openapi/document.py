@@ -76,7 +76,7 @@ class _Document:
         paths: dict[str, dict[str, Any]] = {}
         tags: dict[str, str] = {}
         for rule, method, declared in self._rules:
-            for kind in self._kinds if "<plural>" in rule.rule else (None,):
+            for kind in self._kinds if "<kind:plural>" in rule.rule else (None,):
                 path = _VARIABLE.sub(r"{\1}", rule.rule)
                 path = path.replace("{plural}", kind.plural) if kind else path
                 made = self._operation(rule, declared, kind)

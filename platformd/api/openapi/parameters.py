@@ -81,7 +81,7 @@ IF_MATCH: Final = Parameter(
     name="If-Match",
     where="header",
     description='Only if this is its ETag (`"42"`), or `*`: only if it is there. Else 412.',
-    schema={"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'},
+    schema={"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$', "examples": ["*", '"42"']},
 )
 IF_NONE_MATCH_ANY: Final = Parameter(
     name="If-None-Match",
@@ -93,7 +93,7 @@ IF_NONE_MATCH: Final = Parameter(
     name="If-None-Match",
     where="header",
     description="The ETag of what the client has: answered with 304 and nothing else when that is still so.",
-    schema=ETag,
+    schema={"type": "string", "examples": ['"42"']},
 )
 IF_NONE_MATCH_TEXT: Final = Parameter(
     name="If-None-Match", where="header", description="The ETag of what the client has, as it was sent.", schema=str
@@ -102,12 +102,21 @@ LAST_EVENT_ID: Final = Parameter(
     name="Last-Event-ID",
     where="header",
     description="With `watch`: the id of the last event that the client has, to go on after it.",
-    schema={"type": "string", "pattern": "^[0-9]{1,18}$"},
+    schema={"type": "string", "examples": ["42"]},
 )
 WATCHING: Final = (WATCH, AFTER, LAST_EVENT_ID)
 """What a watch of anything with revisions may be told."""
 
-EVENTS: Final = {"text/event-stream": {"type": "string"}}
+EVENT: Final = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "description": "What happened, or `bookmark`, or `error`, which is the last."},
+        "id": {"type": "string", "description": "To go on after: `after` or Last-Event-ID."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+"""One of the server-sent events of a watch."""
+EVENTS: Final = {"text/event-stream": EVENT}
 """The further form of an answer that can be watched."""
 NOT_MODIFIED: Final = Answer("The client has it already.", headers=("ETag",))
 

@@ -36,6 +36,8 @@ def kind_schemas(kind: Kind, resource: dict[str, Any]) -> dict[str, dict[str, An
     exact = {"kind": {"const": kind.name}}
     described = resource | {"title": kind.name, "description": kind.summary, "properties": properties | exact}
     sent = {name: schema for name, schema in properties.items() if name not in SERVER_OWNED} | exact
+    for name in ("name", "tenant"):
+        sent[name] = {"anyOf": [sent[name], {"type": "null"}], "description": "Not another than the path says."}
     ignored = {
         name: {"description": "The server's; what is sent is ignored.", "readOnly": True} for name in SERVER_OWNED
     }
@@ -53,7 +55,8 @@ def kind_schemas(kind: Kind, resource: dict[str, Any]) -> dict[str, dict[str, An
         "title": name_of(kind, Of.PATCH),
         "description": "A merge patch (RFC 7396): members replace, objects merge, `null` removes.",
         "type": "object",
-        "properties": {name: {"type": ["object", "null"]} for name in USERS},
+        "properties": {name: {"type": ["object", "null"]} for name in USERS} | ignored,
+        "additionalProperties": False,
     }
     page = {
         "title": name_of(kind, Of.PAGE),
@@ -67,7 +70,8 @@ def kind_schemas(kind: Kind, resource: dict[str, Any]) -> dict[str, dict[str, An
         "required": ["items", "revision", "cursor"],
         "additionalProperties": False,
     }
-    new = wanted | {"title": name_of(kind, Of.NEW), "required": ["name", *required]}
+    named = sent | {"name": properties["name"]} | ignored
+    new = wanted | {"title": name_of(kind, Of.NEW), "properties": named, "required": ["name", *required]}
     made = {Of.RESOURCE: described, Of.WANTED: wanted, Of.NEW: new, Of.PATCH: patch, Of.PAGE: page}
     return {name_of(kind, part): schema for part, schema in made.items()}
 

@@ -286,7 +286,7 @@ class LeaseGrant(Shape, kw_only=True):
     """What lease is wanted."""
 
     ttl: str | Annotated[float, msgspec.Meta(ge=0)]
-    id: str | Absent = msgspec.UNSET
+    id: str | Absent | None = msgspec.UNSET
 
 
 class LeaseKey(_OfKey, kw_only=True):
@@ -319,12 +319,12 @@ class LockRequest(Shape, kw_only=True):
     """How a lock is wanted."""
 
     ttl: str | float | Absent = msgspec.UNSET
-    lease: str | Absent = msgspec.UNSET
+    lease: str | Absent | None = msgspec.UNSET
     wait: str | float | Absent = msgspec.UNSET
     owner: Annotated[str, msgspec.Meta(max_length=1024)] | Absent = msgspec.UNSET
 
 
-class LockHeld(_OfKey, kw_only=True):
+class LockAcquired(_OfKey, kw_only=True):
     """A lock that the asker has now."""
 
     name: str
