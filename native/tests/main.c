@@ -5,6 +5,7 @@
 
 void test_crc32c(void);
 void test_batch(void);
+void test_columns(void);
 void test_subject(void);
 void test_dedup(void);
 void test_rate(void);
@@ -36,7 +37,7 @@ static const struct {
     {"log", test_log},           {"full", test_full},       {"journal", test_journal},     {"consumer", test_consumer},
     {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},       {"threads", test_threads},
     {"start", test_start},       {"letters", test_letters}, {"retention", test_retention}, {"plain", test_plain},
-    {"live", test_live},         {"dead", test_dead},       {"gate", test_gate},
+    {"live", test_live},         {"dead", test_dead},       {"gate", test_gate},           {"columns", test_columns},
 };
 
 int main(int count, char **arguments)

@@ -18,6 +18,7 @@ import pynng
 from pynng import ffi, lib
 
 from platformd.client.endpoints import Endpoint, diagnose
+from platformd.core.buffers import keep_buffers
 from platformd.core.errors import InvalidInput
 
 MAX_REPLY = 256 << 20
@@ -57,6 +58,7 @@ class Link:
     """
 
     def __init__(self, where: Endpoint, *, timeout: float) -> None:
+        keep_buffers()
         deadline = time.monotonic() + timeout
         config = where.tls_config()
         self._admitted = False

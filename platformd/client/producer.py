@@ -17,7 +17,15 @@ from types import TracebackType
 from platformd.client.endpoints import ClientTls, endpoint
 from platformd.client.link import Backoff, Exchange, Link, LinkLost
 from platformd.core.errors import InvalidInput, OutcomeUnknown, PlatformError, Unavailable
-from platformd.queues.codec import Status, decode_duplicates, decode_reply, encode_batch, encode_publish, error_for
+from platformd.queues.codec import (
+    Status,
+    decode_duplicates,
+    decode_reply,
+    encode_batch,
+    encode_payloads,
+    encode_publish,
+    error_for,
+)
 from platformd.queues.codec.frames import PUBLISH, check_name, durability_code
 from platformd.queues.contract import Durability, Published, Record
 
@@ -155,15 +163,30 @@ class Producer:
         Raises:
             InvalidInput: a record cannot be written. What happens on the way is raised by ``Pending.wait``.
         """
-        frame = encode_publish(encode_batch(records, time.time_ns()), stream=self._stream, durability=self._durability)
+        batch = encode_batch(records, time.time_ns())
+        return self._submit(batch, len(records), repeatable=all(r.msg_id for r in records))
+
+    def submit_payloads(self, subject: str, payloads: Sequence[bytes]) -> Pending:
+        """Send records that are nothing but payloads on one subject, in order, without waiting for the acknowledgement.
+
+        The quickest way in: as ``submit``, without an object for each record.
+
+        Args:
+            subject: of all of them.
+            payloads: at least one; bytes, or what gives bytes in the same way (``bytearray``, a view of bytes).
+
+        Raises:
+            InvalidInput: the subject or a payload cannot be written. What happens on the way is raised by
+                ``Pending.wait``.
+        """
+        batch = encode_payloads(subject, payloads, time.time_ns())
+        return self._submit(batch, len(payloads), repeatable=False)
+
+    def _submit(self, encoded: bytes, count: int, *, repeatable: bool) -> Pending:
+        frame = encode_publish(encoded, stream=self._stream, durability=self._durability)
         while len(self._in_flight) >= self._max_in_flight:
             self._settle_oldest()
-        batch = _Batch(
-            frame=frame,
-            count=len(records),
-            repeatable=all(r.msg_id for r in records),
-            deadline=time.monotonic() + self._timeout,
-        )
+        batch = _Batch(frame=frame, count=count, repeatable=repeatable, deadline=time.monotonic() + self._timeout)
         self._in_flight.append(batch)
         self._send_unsent()
         return Pending(batch, self._wait)

@@ -40,6 +40,8 @@ from tests.bench.queues_scale import scale
 
 BATCH = 512
 """Records in a batch: about 80 KB on the wire."""
+LARGE_BATCH = 2048
+"""About 310 KB."""
 PAYLOAD = bytes(peers.PAYLOAD)
 PACKET = 82_000
 """Bytes of a survey's alert packet."""
@@ -225,14 +227,14 @@ def consume(host: Host, stream: str, seconds: float) -> float:
 
 def flow(host: Host, stream: str, total: int) -> float:
     """Records a second from a Python producer to a Python consumer that acknowledges, until the last of ``total``."""
-    batch = [Record(subject=f"{stream}.a", payload=PAYLOAD, time_ns=1)] * BATCH
-    batches = -(-total // BATCH)
-    consuming = Consuming(host, stream, batches * BATCH, max_records=4096, max_bytes=1 << 20)
+    payloads = [PAYLOAD] * LARGE_BATCH
+    batches = -(-total // LARGE_BATCH)
+    consuming = Consuming(host, stream, batches * LARGE_BATCH, max_records=8192, max_bytes=2 << 20)
     with Producer(host.address("ingest")) as producer:
         begin = perf_counter()
         for _ in range(batches):
-            producer.submit(batch)
-    return batches * BATCH / (consuming.done() - begin)
+            producer.submit_payloads(f"{stream}.a", payloads)
+    return batches * LARGE_BATCH / (consuming.done() - begin)
 
 
 # Survey packets

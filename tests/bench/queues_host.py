@@ -186,9 +186,9 @@ def _consume(address: str, stream: str, total: int, max_records: int, max_bytes:
         consumer.fetch(max_records=1, wait=0)
         _say(True)
         while total > 0:
-            deliveries = consumer.fetch(max_records=max_records, max_bytes=max_bytes, wait=5)
-            total -= len(deliveries)
-            consumer.ack(deliveries)
+            batch = consumer.fetch_batch(max_records=max_records, max_bytes=max_bytes, wait=5)
+            total -= sum(1 for payload in batch.payloads() if len(payload) > 0)
+            consumer.ack(batch)
         _say(time.perf_counter())
 
 

@@ -52,6 +52,18 @@ def test_long_waits_are_asked_in_pieces(broker, consumer):
     assert all(f.wait_ms <= 1000 for f in broker.fetches)
 
 
+def test_batches_go_through_as_they_are(broker, consumer, monkeypatch):
+    """A batch is looked into without records, and acknowledged whole, in as many requests as it needs."""
+    monkeypatch.setattr("platformd.client.consumer.MAX_ACKS", 2)
+    batch = consumer.fetch_batch(wait=0)
+    assert [bytes(payload) for payload in batch.payloads()] == [bytes([i]) for i in range(5)]
+    assert consumer.nak(batch, delay=0.5) == 5
+    assert consumer.term(batch[:1], reason="bad") == 1
+    said = [(ack.sequence, ack.kind, ack.delay, ack.reason) for ack in broker.acks]
+    assert said == [(i, "nak", 0.5, "") for i in range(1, 6)] + [(1, "term", 0.0, "bad")]
+    assert consumer.ack(batch) == 5
+
+
 def test_acknowledgements_arrive(broker, consumer):
     """Each verb sends its kind for the sequences of the deliveries."""
     one, two, three, four, _ = consumer.fetch(wait=0)

@@ -48,6 +48,15 @@ def test_publish_one_record(broker, producer):
     assert broker.stored == [Record(subject="a.b", payload=b"payload", msg_id="1", headers={"k": "v"}, time_ns=5)]
 
 
+def test_publish_payloads(broker, producer):
+    """Payloads arrive in order as records of one subject; they have no id, so a lost answer to them is unknown."""
+    assert producer.submit_payloads("a.b", [b"1", b"2"]).wait().appended == 2
+    assert [(r.subject, r.payload) for r in broker.stored] == [("a.b", b"1"), ("a.b", b"2")]
+    broker.script += ["lose_reply"]
+    with pytest.raises(OutcomeUnknown):
+        producer.submit_payloads("a.b", [b"3"]).wait()
+
+
 def test_duplicates_are_told(broker, producer):
     """The positions of records that were there already come back."""
     producer.publish_batch(batch("1", "3"))

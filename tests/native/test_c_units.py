@@ -20,6 +20,7 @@ FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror"
 GROUPS = [
     *("crc32c", "batch", "subject", "dedup", "rate", "bitmap", "log", "recovery", "erasure", "full", "journal"),
     *("start", "letters", "dead", "consumer", "limits", "gate", "retention", "wire", "plain", "live", "engine"),
+    "columns",
 ]
 FUZZED = ["batch", "base", "crc32c", "plain", "subject", "wire"]
 """What the fuzz target needs of the engine."""

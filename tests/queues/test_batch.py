@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platformd.core.errors import InvalidInput, TooLarge
-from platformd.queues.codec import crc32c, decode_batch, encode_batch
+from platformd.queues.codec import crc32c, decode_batch, encode_batch, encode_payloads
 from platformd.queues.contract import Record
 from tests.queues.strategies import RECORDS, decoded_or_refused
 
@@ -45,6 +45,29 @@ def test_round_trip(records):
     assert list(decoded) == records
     assert header.record_count == len(records)
     assert header.subject_count == len({r.subject for r in records})
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=20))
+def test_payloads_are_records_with_nothing_else(payloads):
+    """Payloads on a subject make the same batch as records of them, and so do other forms of their bytes."""
+    batch = encode_batch([Record(subject="a.b", payload=payload) for payload in payloads], now_ns=5)
+    assert encode_payloads("a.b", payloads, now_ns=5) == batch
+    assert encode_payloads("a.b", [memoryview(payload) for payload in payloads], now_ns=5) == batch
+
+
+@pytest.mark.parametrize(
+    ("subject", "payloads", "says"),
+    [
+        ("a", [], "no record"),
+        ("a.*", [b""], "wildcard"),
+        ("a", [b"", "text"], "cannot be written"),
+        ("a", [memoryview(bytes(8)).cast("Q")], "not bytes"),
+    ],
+)
+def test_payloads_that_cannot_be_written_are_refused(subject, payloads, says):
+    """What is not bytes, or no subject, is refused with the reason."""
+    with pytest.raises(InvalidInput, match=says):
+        encode_payloads(subject, payloads, now_ns=1)
 
 
 def test_missing_time_is_filled_in():

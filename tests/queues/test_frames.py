@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from array import array
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from platformd.core.errors import BY_CODE, InvalidInput, PlatformError, TooLarge
 from platformd.queues.codec import (
     AckRequest,
+    Deliveries,
     FetchRequest,
     PublishRequest,
     Reply,
@@ -20,6 +23,7 @@ from platformd.queues.codec import (
     decode_reply,
     decode_request,
     encode_ack,
+    encode_acks,
     encode_block,
     encode_duplicates,
     encode_fetch,
@@ -28,7 +32,7 @@ from platformd.queues.codec import (
     error_for,
 )
 from platformd.queues.codec.frames import MAX_REASONS, milliseconds
-from platformd.queues.contract import MAX_REASON, Ack
+from platformd.queues.contract import MAX_REASON, Ack, AckKind
 from tests.queues.strategies import DELIVERIES, decoded_or_refused
 
 NAMES = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}", fullmatch=True)
@@ -111,6 +115,30 @@ def test_garbage_frames_are_refused_or_read(data):
 def test_block_round_trip(deliveries):
     """A delivery block gives back its records, their order and where they were stored."""
     assert decode_block(encode_block(deliveries), len(deliveries)) == tuple(deliveries)
+
+
+@given(st.lists(DELIVERIES, max_size=5), st.data())
+def test_a_block_can_be_looked_into(deliveries, data):
+    """Records, slices and columns of a block are those of its records, without all being made."""
+    block = Deliveries(encode_block(deliveries), len(deliveries))
+    assert len(block) == len(deliveries)
+    assert list(block.sequences) == [d.sequence for d in deliveries]
+    assert [bytes(payload) for payload in block.payloads()] == [d.payload for d in deliveries]
+    assert block.size == sum(len(d.payload) for d in deliveries)
+    some = data.draw(st.slices(len(deliveries)))
+    assert block[some] == tuple(deliveries)[some]
+    for i in (*range(len(deliveries)), *range(-len(deliveries), 0)):
+        assert block[i] == deliveries[i]
+    with pytest.raises(IndexError):
+        block[len(deliveries)]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=5), st.sampled_from(get_args(AckKind)), st.sampled_from([0, 0.25]))
+def test_many_acknowledgements_are_as_each_of_them(sequences, kind, delay):
+    """The same said of many deliveries makes the same frame as saying it of each."""
+    acks = [Ack(sequence=sequence, kind=kind, delay=delay) for sequence in sequences]
+    many = encode_acks("s", "c", memoryview(array("Q", sequences)), kind=kind, delay=delay)
+    assert many == encode_ack("s", "c", acks)
 
 
 @given(st.lists(DELIVERIES, min_size=1, max_size=4), st.data())

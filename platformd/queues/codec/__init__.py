@@ -75,9 +75,9 @@ Delivery block (module ``delivery``)::
        subject index refers to this block's table
 """
 
-from platformd.queues.codec.batch import BatchHeader, decode_batch, encode_batch
+from platformd.queues.codec.batch import BatchHeader, decode_batch, encode_batch, encode_payloads
 from platformd.queues.codec.checksum import crc32c
-from platformd.queues.codec.delivery import decode_block, encode_block
+from platformd.queues.codec.delivery import Deliveries, decode_block, encode_block
 from platformd.queues.codec.frames import (
     NO_EXPECTATION,
     AckRequest,
@@ -89,6 +89,7 @@ from platformd.queues.codec.frames import (
     decode_reply,
     decode_request,
     encode_ack,
+    encode_acks,
     encode_duplicates,
     encode_fetch,
     encode_publish,
@@ -100,6 +101,7 @@ __all__ = [
     "NO_EXPECTATION",
     "AckRequest",
     "BatchHeader",
+    "Deliveries",
     "FetchRequest",
     "PublishRequest",
     "Reply",
@@ -112,10 +114,12 @@ __all__ = [
     "decode_reply",
     "decode_request",
     "encode_ack",
+    "encode_acks",
     "encode_batch",
     "encode_block",
     "encode_duplicates",
     "encode_fetch",
+    "encode_payloads",
     "encode_publish",
     "encode_reply",
     "error_for",

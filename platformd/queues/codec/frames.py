@@ -11,6 +11,7 @@ import msgspec
 
 from platformd.core.errors import InvalidInput, TooLarge
 from platformd.queues.codec.batch import malformed
+from platformd.queues.codec.columns import write_acks
 from platformd.queues.contract import MAX_REASON, Ack, AckKind, Durability
 
 VERSION = 1
@@ -161,6 +162,16 @@ def encode_ack(stream: str, consumer: str, acks: Sequence[Ack]) -> bytes:
         TooLarge: the reasons are over ``MAX_REASONS`` together.
     """
     return _encode_named(ACK, stream, consumer, 0, len(acks), 0) + pack_acks(acks)
+
+
+def encode_acks(stream: str, consumer: str, sequences: memoryview, *, kind: AckKind, delay: float = 0.0) -> bytes:
+    """The request that says the same of many deliveries, whose sequences are given as u64.
+
+    Raises:
+        InvalidInput: a name or the delay is not one.
+    """
+    body = write_acks(sequences, _KIND_CODES[kind], milliseconds(delay) if delay else 0)
+    return _encode_named(ACK, stream, consumer, 0, len(sequences), 0) + body
 
 
 def pack_acks(acks: Iterable[Ack]) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from platformd.core.buffers import keep_buffers
 from platformd.core.clock import Clock
 from platformd.core.settings import QueueSettings
 from platformd.queues.native import library, sockets
@@ -49,6 +50,7 @@ async def open_native(
     paths = sockets.socket_paths(socket_directory)
     options = library.options(settings)
     sockets.tcp_listens(settings)  # refuses before anything is made
+    keep_buffers()
 
     def begin() -> tuple[Any, int]:
         engine, event_fd = ffi.new("pd_engine **"), ffi.new("int *")
