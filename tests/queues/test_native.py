@@ -16,7 +16,7 @@ import trio.testing
 from platformd.core.clock import SystemClock
 from platformd.core.errors import Conflict, Corrupted, InvalidInput, NotFound, PlatformError
 from platformd.core.settings import QueueSettings
-from platformd.queues.codec import Status
+from platformd.queues.codec import columns, Status
 from platformd.queues.codec.frames import pack_acks
 from platformd.queues.contract import Ack, ConsumerConfig, Record, StreamConfig
 from platformd.queues.native import streams as streams_module
@@ -295,8 +295,11 @@ def test_the_boundary_agrees_with_the_codec():
     assert {s.name: s.value for s in Status} == {
         name.removeprefix("PD_"): getattr(lib, name)
         for name in dir(lib)
-        if name.startswith("PD_") and not name.startswith("PD_SOCKET_")
+        if name.startswith("PD_") and not name.startswith(("PD_SOCKET_", "PD_COLUMN"))
     }
+    numbers = {name: getattr(lib, f"PD_COLUMN_{name}") for name in dir(columns) if hasattr(lib, f"PD_COLUMN_{name}")}
+    assert numbers == {name: getattr(columns, name) for name in numbers}
+    assert len(numbers) == lib.PD_COLUMNS
     packed = pack_acks([Ack(sequence=7, kind="term", delay=0.5)])
     ack = ffi.from_buffer("pd_ack[]", packed)[0]
     assert len(packed) == ffi.sizeof("pd_ack")
