@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter, sleep
 
+from platformd.client.endpoints import Endpoint
 from platformd.client.link import Link
 from platformd.client.queues import Record
 from platformd.queues.codec import encode_batch, encode_publish
@@ -59,7 +60,7 @@ def _publish(host: Host, readers: list[_Reader], seconds: float) -> float:
     """Deliveries a second, of all readers together."""
     record = Record(subject=SUBJECT, payload=bytes(PAYLOAD), time_ns=1)
     frame = encode_publish(encode_batch([record] * BATCH, 1), durability="os")
-    link = Link(host.address("ingest"), timeout=10)
+    link = Link(Endpoint(address=host.address("ingest")), timeout=10)
     pending = deque([link.request(frame, timeout=10)])
     sent, begin = BATCH, perf_counter()
     while perf_counter() - begin < seconds:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
+from platformd.client.endpoints import Endpoint
 from platformd.client.link import Link
 from platformd.client.queues import Consumer, Producer, Record
 from platformd.queues.codec import encode_batch, encode_publish
@@ -156,7 +157,7 @@ def _fill(host: Host, size: int) -> int:
     record = Record(subject="long.a", payload=bytes(PAYLOAD), time_ns=1)
     count = (1 << 20) // (PAYLOAD + 24)
     frame = encode_publish(encode_batch([record] * count, 1), durability="os")
-    link = Link(host.address("ingest"), timeout=10)
+    link = Link(Endpoint(address=host.address("ingest")), timeout=10)
     pending = deque([link.request(frame, timeout=10)])
     batches = -(-size // len(frame))
     for _ in range(batches - 1):

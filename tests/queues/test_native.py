@@ -16,7 +16,7 @@ import trio.testing
 from platformd.core.clock import SystemClock
 from platformd.core.errors import Conflict, Corrupted, InvalidInput, NotFound, PlatformError
 from platformd.core.settings import QueueSettings
-from platformd.queues.codec import columns, Status
+from platformd.queues.codec import Status, columns
 from platformd.queues.codec.frames import pack_acks
 from platformd.queues.contract import Ack, ConsumerConfig, Record, StreamConfig
 from platformd.queues.native import streams as streams_module
