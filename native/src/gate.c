@@ -85,7 +85,7 @@ int pd_gate_open(pd_engine *engine, int *event_fd, pd_error *error)
     return pd_fail(error, PD_EXISTS, "the gate was opened already");
 }
 
-int pd_gate_take(pd_engine *engine, uint64_t *token, char *stream, uint8_t **batch, size_t *length)
+int pd_gate_take(pd_engine *engine, uint64_t *token, char *stream, uint8_t **batch, size_t *length, uint32_t *apart)
 {
     struct pd_gate *gate = &engine->gate;
     uint64_t count;
@@ -98,6 +98,7 @@ int pd_gate_take(pd_engine *engine, uint64_t *token, char *stream, uint8_t **bat
         gated->token = *token = ++gate->last_token;
         *batch = copy;
         *length = gated->batch.header.length;
+        *apart = gated->refuse_some != NULL;
         memcpy(copy, gated->batch.data, *length);
         memcpy(stream, gated->stream->name, PD_NAME_MAX + 1);
     } else if (gated == NULL && gate->event_fd >= 0 && read(gate->event_fd, &count, sizeof count) < 0) {
@@ -109,30 +110,27 @@ int pd_gate_take(pd_engine *engine, uint64_t *token, char *stream, uint8_t **bat
 
 static struct pd_gated *take_out(struct pd_gate *gate, uint64_t token)
 {
+    pthread_mutex_lock(&gate->lock);
     struct pd_gated **place = &gate->parked;
     while (*place != NULL && (*place)->token != token)
         place = &(*place)->next;
     struct pd_gated *gated = *place;
-    if (gated == NULL)
-        return NULL;
-    *place = gated->next;
-    if (gate->parked_end == &gated->next)
-        gate->parked_end = place;
-    gate->count--;
-    gate->answering++;
-    return gated;
+    if (gated != NULL) {
+        *place = gated->next;
+        if (gate->parked_end == &gated->next)
+            gate->parked_end = place;
+        gate->count--;
+        gate->answering++;
+    }
+    pthread_mutex_unlock(&gate->lock);
+    return gated; /* NULL: the engine was stopped, which has answered it */
 }
 
-void pd_gate_answer(pd_engine *engine, uint64_t token, int status, const char *why)
+static void settle(pd_engine *engine, struct pd_gated *gated, int status, const char *why)
 {
     struct pd_gate *gate = &engine->gate;
-    pd_error error;
-    pthread_mutex_lock(&gate->lock);
-    struct pd_gated *gated = take_out(gate, token);
-    pthread_mutex_unlock(&gate->lock);
-    if (gated == NULL)
-        return; /* the engine was stopped, which has answered it */
     struct pd_stream *stream = gated->stream;
+    pd_error error;
     if (status == PD_OK) {
         gated->batch.checked = true;
         status = pd_stream_append(stream, &gated->batch, gated->durability, &gated->expect, gated->pending, &error);
@@ -147,4 +145,29 @@ void pd_gate_answer(pd_engine *engine, uint64_t token, int status, const char *w
     if (--gate->answering == 0)
         pthread_cond_broadcast(&gate->idle);
     pthread_mutex_unlock(&gate->lock);
+}
+
+void pd_gate_answer(pd_engine *engine, uint64_t token, int status, const char *why)
+{
+    struct pd_gated *gated = take_out(&engine->gate, token);
+    if (gated != NULL)
+        settle(engine, gated, status, why);
+}
+
+void pd_gate_answer_rest(pd_engine *engine, uint64_t token, const uint8_t *rest, size_t length, uint32_t refused,
+                         const char *why)
+{
+    struct pd_batch_limits limits = {engine->options.max_batch, engine->options.max_record};
+    struct pd_batch_header header;
+    pd_error error;
+    struct pd_gated *gated = take_out(&engine->gate, token);
+    if (gated == NULL)
+        return;
+    int rc = gated->refuse_some != NULL ? pd_batch_check(rest, length, &limits, &header, &error) : PD_INVALID;
+    if (rc == PD_OK) {
+        gated->batch.data = rest;
+        gated->batch.header = header;
+        gated->refuse_some(gated, refused, why);
+    }
+    settle(engine, gated, rc, why);
 }

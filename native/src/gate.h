@@ -22,6 +22,9 @@ struct pd_gated {
     struct pd_expectation expect;
     enum pd_durability durability;
     void (*refuse)(struct pd_gated *gated, int status, const char *why);
+    /* Its records are of different publishers, so that those that fit are appended without the others, of which this
+     * tells; NULL: the batch is taken whole or not at all. */
+    void (*refuse_some)(struct pd_gated *gated, uint32_t records, const char *why);
     uint64_t token; /* 0 until it is taken */
 };
 

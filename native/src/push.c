@@ -13,9 +13,11 @@
 #include "subject.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #define BATCH_ROOM   ((size_t)256 << 10) /* of one batch of several records */
 #define SCRATCH_KEPT ((size_t)1 << 20)   /* a larger one is given back */
+#define RETRY_NS     10000000            /* for a place at the gate, when other sockets have them all */
 
 static void finished(struct pd_pending *pending)
 {
@@ -29,6 +31,9 @@ static void finished(struct pd_pending *pending)
     free(pending->bitmap);
     pending->bitmap = NULL;
     pthread_mutex_lock(&push->lock);
+    push->gated -= append->copy != NULL;
+    free(append->copy);
+    append->copy = NULL;
     append->next = push->idle;
     push->idle = append;
     pthread_cond_broadcast(&push->wake);
@@ -47,7 +52,83 @@ static struct pd_push_append *take_append(struct pd_push *push)
     return append;
 }
 
-static void append_batch(struct pd_push *push, struct pd_stream *stream, const struct pd_batch_view *batch, size_t room)
+static struct pd_push_append *of_gated(struct pd_gated *gated)
+{
+    return (struct pd_push_append *)((char *)gated - offsetof(struct pd_push_append, gated));
+}
+
+static void refuse(struct pd_push_append *append, uint32_t records, int status, const char *why)
+{
+    append->pending.status = status;
+    append->pending.record_count = records;
+    pd_fail(&append->pending.error, status, "%s", why);
+    finished(&append->pending);
+}
+
+static void refuse_gated(struct pd_gated *gated, int status, const char *why)
+{
+    refuse(of_gated(gated), gated->batch.header.record_count, status, why);
+}
+
+static void refuse_some(struct pd_gated *gated, uint32_t records, const char *why)
+{
+    pd_notice_refuse(of_gated(gated)->push->notice, PD_INVALID, records, why);
+}
+
+/* Wait until fewer batches are looked at, and count this one; a copy of it is its own then. */
+static bool take_copy(struct pd_push *push, struct pd_push_append *append, const struct pd_batch_view *batch)
+{
+    uint8_t *copy = malloc(batch->header.length);
+    if (copy == NULL)
+        return false;
+    memcpy(copy, batch->data, batch->header.length);
+    pthread_mutex_lock(&push->lock);
+    while (push->gated >= PD_PUSH_GATED && !push->quiet)
+        pthread_cond_wait(&push->wake, &push->lock);
+    push->gated++;
+    append->copy = copy;
+    pthread_mutex_unlock(&push->lock);
+    return true;
+}
+
+static bool is_quiet(struct pd_push *push)
+{
+    pthread_mutex_lock(&push->lock);
+    bool quiet = push->quiet;
+    pthread_mutex_unlock(&push->lock);
+    return quiet;
+}
+
+/* Have the records of a batch looked at: apart, or all as one. */
+static int park(struct pd_push_append *append, struct pd_stream *stream, const struct pd_batch_view *batch, bool apart,
+                pd_error *error)
+{
+    static const struct timespec a_moment = {0, RETRY_NS};
+    struct pd_push *push = append->push;
+    if (!take_copy(push, append, batch))
+        return pd_fail(error, PD_LIMIT_REACHED, "no memory for a batch");
+    append->gated = (struct pd_gated){
+        .stream = stream,
+        .batch = {.data = append->copy, .header = batch->header},
+        .pending = &append->pending,
+        .expect = {PD_NO_EXPECTATION, PD_NO_EXPECTATION},
+        .durability = push->durability,
+        .refuse = refuse_gated,
+        .refuse_some = apart ? refuse_some : NULL,
+    };
+    pd_stream_ref(stream); /* the gate's, if it takes it */
+    int rc = pd_gate_park(&push->engine->gate, &append->gated, error);
+    while (rc == PD_LIMIT_REACHED && !is_quiet(push)) {
+        nanosleep(&a_moment, NULL);
+        rc = pd_gate_park(&push->engine->gate, &append->gated, error);
+    }
+    if (rc != PD_OK)
+        pd_stream_unref(stream);
+    return rc;
+}
+
+static void append_batch(struct pd_push *push, struct pd_stream *stream, const struct pd_batch_view *batch, bool apart,
+                         size_t room)
 {
     static const struct pd_expectation nothing = {PD_NO_EXPECTATION, PD_NO_EXPECTATION};
     struct pd_push_append *append = take_append(push);
@@ -56,14 +137,13 @@ static void append_batch(struct pd_push *push, struct pd_stream *stream, const s
     append->room = room;
     append->pending.finish = finished;
     int rc = pd_stream_append(stream, batch, push->durability, &nothing, &append->pending, &error);
-    if (rc != PD_OK) {
-        append->pending.status = rc;
-        append->pending.error = error;
-        finished(&append->pending);
-    }
+    if (rc == PD_UNCHECKED)
+        rc = park(append, stream, batch, apart, &error);
+    if (rc != PD_OK)
+        refuse(append, batch->header.record_count, rc, error.text);
 }
 
-/* Append a batch for the stream of that name ("": whichever it is for), or refuse it. */
+/* Append a batch for the stream of that name ("": whichever it is for, and it is a message), or refuse it. */
 static void store(struct pd_push *push, const char *name, const uint8_t *data, uint32_t records, size_t room)
 {
     struct pd_batch_view batch = {.data = data};
@@ -72,7 +152,7 @@ static void store(struct pd_push *push, const char *name, const uint8_t *data, u
     memcpy(&batch.header, data, sizeof batch.header);
     int rc = pd_engine_owner(push->engine, name, &batch, &stream, &error);
     if (rc == PD_OK) {
-        append_batch(push, stream, &batch, room);
+        append_batch(push, stream, &batch, *name != 0, room);
         pd_stream_unref(stream);
     } else {
         pd_notice_refuse(push->notice, rc, records, error.text);

@@ -2,11 +2,15 @@
  *
  * What is received waits in a bounded queue; a thread makes batches of what there is and appends them. When the queue
  * or the engine has no room the socket is not received from: nng then takes no more from the connections, and the
- * programs' sends block. What cannot be stored is counted, and told through the notice. */
+ * programs' sends block. What cannot be stored is counted, and told through the notice.
+ *
+ * For a stream that validates a batch waits at the gate. Records of plain messages are taken apart there: those that
+ * fit are stored, the others are counted as invalid. A message that is a batch is taken whole or not at all. */
 #ifndef PD_PUSH_H
 #define PD_PUSH_H
 
 #include "engine.h"
+#include "gate.h"
 #include "nng_api.h"
 #include "notice.h"
 #include "plain.h"
@@ -15,12 +19,15 @@ struct pd_push;
 
 #define PD_PUSH_APPENDS 64u   /* that wait for the disk at once */
 #define PD_PUSH_QUEUE   4096u /* messages */
+#define PD_PUSH_GATED   16u   /* batches whose records are looked at; with more, no message is taken */
 
 struct pd_push_append {
     struct pd_pending pending; /* first: finish gets its address */
     struct pd_push *push;
     struct pd_push_append *next; /* among the free ones */
     size_t room;
+    struct pd_gated gated; /* when its records are looked at first */
+    uint8_t *copy;         /* of the batch, for then */
 };
 
 struct pd_push {
@@ -50,6 +57,7 @@ struct pd_push {
     bool quiet; /* takes no more messages */
     struct pd_push_append appends[PD_PUSH_APPENDS];
     struct pd_push_append *idle;
+    uint32_t gated; /* appends with a copy */
 };
 
 /* Open the socket, listen and start the thread. The push is zeroed memory; after a failure fini it. */

@@ -87,6 +87,7 @@ static void answers_append_and_refuse_in_their_order(void)
     char stream[64];
     uint8_t *batch;
     size_t length;
+    uint32_t apart;
     int fd;
     start(&rig, &fd);
     CHECK_EQUAL(pd_gate_open(rig.engine, &fd, &rig.error), PD_EXISTS);
@@ -96,12 +97,12 @@ static void answers_append_and_refuse_in_their_order(void)
         CHECK_EQUAL(publish(&rig, &publishers[i], i), PD_OK);
     CHECK(readable(fd));
     for (int i = 0; i < BATCHES; i++) {
-        CHECK_EQUAL(pd_gate_take(rig.engine, &tokens[i], stream, &batch, &length), 1);
+        CHECK_EQUAL(pd_gate_take(rig.engine, &tokens[i], stream, &batch, &length, &apart), 1);
         CHECK(strcmp(stream, "s") == 0 && length == publishers[i].gated.batch.header.length);
         CHECK(memcmp(batch, publishers[i].batch, length) == 0);
         pd_block_free(batch);
     }
-    CHECK_EQUAL(pd_gate_take(rig.engine, &tokens[0], stream, &batch, &length), 0);
+    CHECK_EQUAL(pd_gate_take(rig.engine, &tokens[0], stream, &batch, &length, &apart), 0);
     CHECK(!readable(fd));
     pd_gate_answer(rig.engine, tokens[1], PD_OK, "");
     pd_gate_answer(rig.engine, tokens[0], PD_INVALID, "record 0 does not fit");
@@ -110,7 +111,7 @@ static void answers_append_and_refuse_in_their_order(void)
     CHECK(publishers[0].status == PD_INVALID && publishers[1].status == PD_OK && publishers[2].status == PD_OK);
     CHECK(publishers[1].sequence == 1 && publishers[2].sequence == 2);
     CHECK_EQUAL(publish(&rig, &publishers[0], 7), PD_OK); /* the list is whole again */
-    CHECK_EQUAL(pd_gate_take(rig.engine, &tokens[0], stream, &batch, &length), 1);
+    CHECK_EQUAL(pd_gate_take(rig.engine, &tokens[0], stream, &batch, &length, &apart), 1);
     pd_block_free(batch);
     pd_gate_answer(rig.engine, tokens[0], PD_OK, "");
     rig_info(&rig, &info);
@@ -142,10 +143,11 @@ static void stopping_answers_what_was_taken(void)
     char stream[64];
     uint8_t *batch;
     size_t length;
+    uint32_t apart;
     int fd;
     start(&rig, &fd);
     CHECK_EQUAL(publish(&rig, &publisher, 1), PD_OK);
-    CHECK_EQUAL(pd_gate_take(rig.engine, &token, stream, &batch, &length), 1);
+    CHECK_EQUAL(pd_gate_take(rig.engine, &token, stream, &batch, &length, &apart), 1);
     pd_engine_stop(rig.engine);
     CHECK_EQUAL(publisher.status, PD_STOPPING);
     CHECK(length > 64 && batch[0] == 0x50); /* the copy is still there */
@@ -155,8 +157,52 @@ static void stopping_answers_what_was_taken(void)
     pd_engine_free(rig.engine);
 }
 
+struct apart {
+    uint32_t refused;
+    struct publisher publisher;
+};
+
+static void refused_some(struct pd_gated *gated, uint32_t records, const char *why)
+{
+    struct apart *apart = (struct apart *)((char *)gated - offsetof(struct apart, publisher.gated));
+    CHECK(strcmp(why, "the others do not fit") == 0);
+    apart->refused += records;
+}
+
+static void records_of_several_publishers_are_taken_apart(void)
+{
+    struct stream_rig rig;
+    struct apart one = {0};
+    pd_stream_info info;
+    uint8_t rest[4096];
+    uint64_t token;
+    char stream[64];
+    uint8_t *batch;
+    size_t length;
+    uint32_t apart;
+    int fd;
+    start(&rig, &fd);
+    for (int turn = 0; turn < 3; turn++) {
+        CHECK_EQUAL(publish(&rig, &one.publisher, (uint32_t)turn), PD_OK);
+        one.publisher.gated.refuse_some = turn < 2 ? refused_some : NULL;
+        CHECK_EQUAL(pd_gate_take(rig.engine, &token, stream, &batch, &length, &apart), 1);
+        CHECK_EQUAL(apart, turn < 2);
+        pd_block_free(batch);
+        length = make_numbered(rest, "s", "other", (uint32_t)turn, 1, 10);
+        rest[length - 1] ^= turn == 1; /* damaged: nothing of it may get in */
+        pd_gate_answer_rest(rig.engine, token, rest, length, 4, "the others do not fit");
+        pd_gate_answer_rest(rig.engine, token, rest, length, 4, "known no more");
+        CHECK_EQUAL(one.publisher.status == PD_OK, turn == 0);
+        CHECK_EQUAL(one.refused, 4);
+    }
+    rig_info(&rig, &info);
+    CHECK_EQUAL(info.last_sequence, 1);
+    rig_stop(&rig);
+}
+
 void test_gate(void)
 {
+    records_of_several_publishers_are_taken_apart();
     nobody_checks();
     answers_append_and_refuse_in_their_order();
     it_holds_no_more_than_its_bound();

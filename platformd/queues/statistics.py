@@ -13,7 +13,7 @@ class SocketStatistics(msgspec.Struct, frozen=True, kw_only=True):
     push_records: int
     """Records of them that were stored."""
     push_invalid: int
-    """Messages that could not be read, or whose subject is none."""
+    """Messages that could not be read, or whose subject is none; records that do not fit a stream that validates."""
     push_not_captured: int
     """Records on subjects that no stream captures."""
     push_too_large: int

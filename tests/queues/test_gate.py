@@ -14,9 +14,11 @@ from platformd.client.queues import Producer
 from platformd.core.clock import SystemClock
 from platformd.core.errors import LimitReached, PlatformError
 from platformd.core.settings import QueueSettings
+from platformd.queues.codec import encode_batch
 from platformd.queues.contract import Record, RecordFormat, StreamConfig
 from platformd.queues.native.broker import statistics
 from platformd.queues.native.engine import NativeStreams, open_native
+from platformd.queues.statistics import SocketStatistics
 from tests.support.daemon import short_directory
 
 DEPTH = 40
@@ -100,16 +102,71 @@ def open_at(directory: Path):
     return open_native(directory / "streams", directory / "q", QueueSettings(), SystemClock())
 
 
-async def test_push_to_a_stream_that_validates_is_refused_by_name() -> None:
-    """The push socket gives no answers, so nothing is looked at for it: what it brings is not stored, it is counted as
-    refused, and the reason names the sockets to use."""
+POSITIVE = json.dumps({"type": "integer", "minimum": 1})
+
+
+async def counted(streams: NativeStreams, stored: int, refused: int) -> SocketStatistics:
+    """What push did, once it has done that much; C counts it and tells nobody."""
+    with trio.fail_after(60):
+        while (found := statistics(streams._engine)).push_records < stored or found.push_refused < refused:  # noqa: ASYNC110
+            await trio.sleep(0.002)
+    return found
+
+
+async def test_push_stores_what_fits_and_counts_the_rest() -> None:
+    """Of what plain programs push to a stream that validates, the records that fit are stored in their order, the
+    others are counted as invalid, and what is wrong with the last of them is told; a batch is taken whole or not."""
+    form = RecordFormat(encoding="json", schema=POSITIVE, validate=True)
+    numbers = [n if n % 3 else -n for n in range(1, 301)]
     with short_directory() as directory:
         async with open_at(directory) as streams:
+            await streams.put_stream("s", StreamConfig(subjects=("a.>",), format=form))
+            await streams.put_stream("free", StreamConfig(subjects=("b.>",)))
+
+            def push_all() -> None:
+                with pynng.Push0(dial=streams.addresses["push"], send_timeout=60_000) as push:
+                    for n in numbers:
+                        push.send(b"a.b\n%d" % n)
+                        push.send(b"b.b\n%d" % n)
+                    for payloads in ((b"1000", b"1001"), (b"1002", b"-1")):
+                        push.send(encode_batch([Record(subject="a.b", payload=payload) for payload in payloads], 1))
+
+            await trio.to_thread.run_sync(push_all)
+            found = await counted(streams, 200 + 300 + 2, 100 + 2)
+            good = [n for n in numbers if n > 0] + [1000, 1001]
+            assert [int(d.payload) for d in await streams.read("s", limit=1000)] == good
+            assert [int(d.payload) for d in await streams.read("free", limit=1000)] == numbers
+            assert (found.push_invalid, found.push_refused) == (102, 102)
+            assert "minimum" in found.push_refusal
+
+
+async def test_push_counts_what_could_not_be_looked_at() -> None:
+    """Records whose check takes too long are not stored and are counted; push goes on for the other streams."""
+    with short_directory() as directory:
+        async with open_at(directory) as streams:
+            streams._checkers._processes[0]._deadline = 0.2
+            await streams.put_stream("s", CONFIG)
+            await streams.put_stream("free", StreamConfig(subjects=("b.>",)))
+            with pynng.Push0(dial=streams.addresses["push"], send_timeout=10_000) as push:
+                for message in (b"a.b\n1", b"b.b\n1"):
+                    await trio.to_thread.run_sync(push.send, message)
+            found = await counted(streams, 1, 1)
+            assert found.push_failed == 1
+            assert "took longer" in found.push_refusal
+            assert streams.stream("s").last_sequence == 0
+            assert streams.stream("free").last_sequence == 1
+
+
+async def test_stopping_leaves_nothing_of_push_at_the_gate() -> None:
+    """More batches than may be looked at wait when the engine stops: it stops, and what was stored is in order."""
+    with short_directory() as directory:
+        async with open_at(directory) as streams:
+            streams._checkers._processes[0]._deadline = 30
             await streams.put_stream("s", CONFIG)
             with pynng.Push0(dial=streams.addresses["push"], send_timeout=10_000) as push:
-                await trio.to_thread.run_sync(push.send, b"a.b\n1")
-                with trio.fail_after(10):
-                    while not (found := statistics(streams._engine)).push_refused:  # noqa: ASYNC110 - C counts it
-                        await trio.sleep(0.01)
-            assert "stream s validates: publish over the ingest socket or HTTP" in found.push_refusal
+                for _ in range(40):
+                    batch = encode_batch([Record(subject="a.b", payload=b"1")], 1)
+                    await trio.to_thread.run_sync(push.send, batch)
+                await asked(streams)
+        async with open_at(directory) as streams:
             assert streams.stream("s").last_sequence == 0

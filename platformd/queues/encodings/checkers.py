@@ -50,6 +50,7 @@ class _Asked(msgspec.Struct):
     subject: str
     until: float
     done: Done
+    apart: bool = False
 
 
 class Checkers:
@@ -65,10 +66,11 @@ class Checkers:
         self._homes: dict[str, _Process] = {}
         self._stopped = False
 
-    def submit(self, stream: str, form: RecordFormat, batch: bytes, done: Done) -> None:
+    def submit(self, stream: str, form: RecordFormat, batch: bytes, done: Done, *, apart: bool = False) -> None:
         """Ask whether the payloads of ``batch`` (whose form was checked) fit, and go on. ``done`` may be called at
-        once. Those of one stream are called in the order of the questions."""
-        asked = _Asked(batch, form, named(stream), trio.current_time() + MAX_WAIT, done)
+        once. Those of one stream are called in the order of the questions. With ``apart`` the refusal's ``details``
+        have ``positions``: of all records that do not fit."""
+        asked = _Asked(batch, form, named(stream), trio.current_time() + MAX_WAIT, done, apart)
         self._ask(self._home(stream), asked)
 
     async def check(self, stream: str, form: RecordFormat, batch: bytes) -> None:
@@ -265,7 +267,7 @@ class _Link:
                 del self._numbers[next(iter(self._numbers))]
             await self._exchange(Prepare(number, asked.form))
             self._numbers[asked.form] = number
-        return await self._exchange(CheckBatch(number, asked.question))
+        return await self._exchange(CheckBatch(number, asked.question, asked.apart))
 
     async def _exchange(self, question: Question) -> Answer:
         frame = msgspec.msgpack.encode(question)
@@ -313,6 +315,13 @@ def _refusal(asked: _Asked, answer: Answer) -> InvalidInput | None:
     if asked.form is None:
         return InvalidInput("is not a schema that can be taken", subject=asked.subject, errors=answer.errors)
     what = asked.form.encoding + (" with the stream's schema" if asked.form.schema else "")
+    if asked.apart:
+        return InvalidInput(
+            f"payloads do not fit {what}",
+            subject=asked.subject,
+            errors=answer.errors,
+            details={"positions": answer.positions},
+        )
     return InvalidInput(
         f"the batch does not fit {what}; nothing of it was stored", subject=asked.subject, errors=answer.errors
     )

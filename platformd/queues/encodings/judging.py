@@ -52,6 +52,8 @@ class CheckBatch(msgspec.Struct, frozen=True, tag="batch", array_like=True):
 
     number: int
     batch: bytes
+    apart: bool = False
+    """Look at all records: the answer's positions are wanted."""
 
 
 class Examine(msgspec.Struct, frozen=True, tag="examine", array_like=True):
@@ -70,6 +72,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """What is wrong; empty: nothing. A batch's paths begin with ``records[i]``."""
 
     errors: tuple[FieldError, ...] = ()
+    positions: tuple[int, ...] = ()
+    """Of the records that do not fit, when they are to be taken apart."""
 
 
 class Judge:
@@ -83,7 +87,7 @@ class Judge:
         if isinstance(question, Prepare):
             return self._prepare(question)
         if isinstance(question, CheckBatch):
-            return Answer(tuple(self._check(question)))
+            return self._check(question)
         wrong = schema_problem(question.kind, question.text)
         if wrong is not None:
             return Answer((FieldError(path="", message=wrong),))
@@ -102,18 +106,21 @@ class Judge:
             self._checks[question.number] = f"cannot be checked: the stream's schema {error.message}"
         return Answer()
 
-    def _check(self, question: CheckBatch) -> list[FieldError]:
+    def _check(self, question: CheckBatch) -> Answer:
         check = self._checks[question.number]
-        if isinstance(check, str):
-            return [FieldError(path="records", message=check)]
         _, records = decode_batch(question.batch)
+        if isinstance(check, str):
+            return Answer((FieldError(path="records", message=check),), tuple(range(len(records))))
         found: list[FieldError] = []
+        positions: list[int] = []
         for position, record in enumerate(records):
-            for error in check.errors(record.payload, MAX_ERRORS - len(found)):
-                found.append(FieldError(path=_place(position, error.path), message=error.message))
-            if len(found) >= MAX_ERRORS:
+            errors = list(check.errors(record.payload, max(MAX_ERRORS - len(found), 1)))
+            if errors:
+                positions.append(position)
+                found += [FieldError(path=_place(position, e.path), message=e.message) for e in errors]
+            if len(found) >= MAX_ERRORS and not question.apart:
                 break
-        return found
+        return Answer(tuple(found[:MAX_ERRORS]), tuple(positions) if question.apart else ())
 
 
 def _place(position: int, path: str) -> str:

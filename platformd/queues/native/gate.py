@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from platformd.core.errors import InvalidInput, LimitReached, PlatformError
-from platformd.queues.codec import Status
+from platformd.queues.codec import Status, decode_batch, encode_batch
 from platformd.queues.codec.status import detail_of
 from platformd.queues.contract import StreamConfig
 from platformd.queues.encodings.checkers import Checkers
@@ -68,16 +68,16 @@ class Gate:
 
     def _take(self) -> None:
         token, name = ffi.new("uint64_t *"), ffi.new("char[64]")
-        batch, length = ffi.new("uint8_t **"), ffi.new("size_t *")
-        while lib.pd_gate_take(self._engine, token, name, batch, length):
+        batch, length, apart = ffi.new("uint8_t **"), ffi.new("size_t *"), ffi.new("uint32_t *")
+        while lib.pd_gate_take(self._engine, token, name, batch, length, apart):
             stream = ffi.string(name).decode()
             data = library.take_block(batch[0], length[0])
             config = self._streams.get(stream)
-            done = partial(self._answer, token[0])
+            done = partial(self._sort_out, token[0], data) if apart[0] else partial(self._answer, token[0])
             if config is None or not config.format.validate:  # it was changed meanwhile
                 done(None)
             else:
-                self._checkers.submit(stream, config.format, data, done)
+                self._checkers.submit(stream, config.format, data, done, apart=bool(apart[0]))
 
     def _answer(self, token: int, refused: PlatformError | None) -> None:
         status, why = Status.OK, ""
@@ -85,3 +85,14 @@ class Gate:
             status = next((s for kind, s in _STATUSES if isinstance(refused, kind)), Status.UNCHECKED)
             why = detail_of(refused)
         lib.pd_gate_answer(self._engine, token, status, why.encode()[:MAX_DETAIL])
+
+    def _sort_out(self, token: int, batch: bytes, refused: PlatformError | None) -> None:
+        """Records of different publishers: those that fit are stored."""
+        wrong = set(refused.details.get("positions", ())) if refused is not None else set()
+        _, records = decode_batch(batch) if wrong else (None, ())
+        rest = [record for position, record in enumerate(records) if position not in wrong]
+        if not rest or refused is None:
+            self._answer(token, refused)
+        else:
+            encoded, why = encode_batch(rest, 0), detail_of(refused).encode()[:MAX_DETAIL]
+            lib.pd_gate_answer_rest(self._engine, token, encoded, len(encoded), len(wrong), why)
