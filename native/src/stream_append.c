@@ -187,9 +187,7 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
     pthread_mutex_lock(&stream->lock);
     int rc = pd_stream_check_open(stream, error);
     if (rc == PD_OK && stream->config.validate != 0 && !batch->checked)
-        rc = pd_fail(error, PD_UNCHECKED,
-                     "stream %s validates, and nobody has looked at these records",
-                     stream->name);
+        rc = pd_fail(error, PD_UNCHECKED, "stream %s validates, and nobody has looked at these records", stream->name);
     bool by_subject = stream->config.max_records_per_subject != 0 && stream->config.discard_new != 0;
     if (rc == PD_OK && (by_subject || expect->last_on_subject != PD_NO_EXPECTATION))
         rc = pd_stream_index_require(stream, error);
