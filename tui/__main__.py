@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from platformd import __version__
-from platformd.client.http import Target, default_target
+from platformd.client.target import Target, credentials_of, default_target
 from platformd.core.errors import PlatformError
 
 
@@ -19,8 +19,8 @@ def target_of(url: str | None, socket: str | None) -> Target:
         InvalidInput: a URL is not one of the control API.
     """
     if url:
-        return Target.parse(url)
-    return Target(unix=socket) if socket else default_target(os.environ)
+        return Target.parse(url, credentials_of(os.environ))
+    return Target(unix=socket, credentials=credentials_of(os.environ)) if socket else default_target(os.environ)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

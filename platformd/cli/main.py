@@ -24,7 +24,7 @@ SECTIONS: Final = {
     "Coordination": ("kv", "lease", "lock"),
     "The store": ("store", "backup", "restore"),
     "Access": ("access",),
-    "This program": ("api", "completion", "version"),
+    "This program": ("context", "api", "completion", "version"),
 }
 """The subcommands as ``--help`` groups them; each is the module of its name in ``platformd.cli.commands``."""
 
@@ -95,8 +95,10 @@ class Root(click.Group):
     cls=Root,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="The environment: PLATFORMD_URL, PLATFORMD_SOCKET or PLATFORMD_STATE_DIR say where the daemon is, "
-    "PLATFORMD_OUTPUT how to print, NO_COLOR that nothing is to be coloured.",
+    epilog="The environment: PLATFORMD_URL, PLATFORMD_SOCKET, PLATFORMD_STATE_DIR or PLATFORMD_CONTEXT say where the "
+    "daemon is; PLATFORMD_TOKEN_FILE, PLATFORMD_CA_FILE, PLATFORMD_CERT_FILE and PLATFORMD_KEY_FILE with what one "
+    "comes there; PLATFORMD_TENANT whose resources are meant; PLATFORMD_OUTPUT how to print; NO_COLOR that nothing is "
+    "to be coloured.",
 )
 @connection_options
 @click.option("-o", "--output", type=OutputFormat(FORMATS), metavar="FORMAT", help="How to print: json, yaml, table.")
@@ -143,9 +145,20 @@ def _run(words: list[str]) -> int:
 
 
 def _complete(instruction: str) -> int:
+    import signal
+
     from click.shell_completion import shell_complete
 
-    return shell_complete(root, {}, "platformd", COMPLETE_VARIABLE, instruction)
+    from platformd.cli.options import COMPLETION_TIMEOUT
+
+    # Whatever it is that takes its time, somebody waits at a prompt: then there is nothing to offer.
+    before = signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, 1.5 * COMPLETION_TIMEOUT)
+    try:
+        return shell_complete(root, {}, "platformd", COMPLETE_VARIABLE, instruction)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _usage_error(error: click.ClickException) -> PlatformError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from platformd.client.blocking import Client
-    from platformd.client.http import Target
+    from platformd.client.target import Target
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name", "raw")
 """Every output format that some command has; whoever prints JSON also takes ``jsonpath=QUERY``."""
@@ -32,6 +32,9 @@ class Session:
 
     socket: str | None = None
     url: str | None = None
+    context: str | None = None
+    token_file: str | None = None
+    ca: str | None = None
     output: str | None = None
     query: Callable[[Any], str] | None = None
     """What prints a document with ``-o jsonpath=…``; otherwise ``None``."""
@@ -39,12 +42,41 @@ class Session:
     _client: Client | None = None
 
     def target(self) -> Target:
-        """Where the daemon is: flags, then the environment, then the default."""
-        from platformd.client.http import Target, default_target
+        """Where the daemon is, and with what one comes there: flags, then the environment, then the current context.
 
-        if self.url is not None:
-            return Target.parse(self.url)
-        return Target(unix=self.socket) if self.socket is not None else default_target(self.environ)
+        Raises:
+            PlatformError: what says so is not right.
+        """
+        from dataclasses import replace
+
+        from platformd.client.contexts import chosen_context
+        from platformd.client.target import Target, credentials_of, default_target
+
+        given = {"token_file": self.token_file, "ca_file": self.ca}
+        flags = {name: value for name, value in given.items() if value is not None}
+        if self.url is not None or self.socket is not None:
+            own = replace(credentials_of(self.environ), **({"token": ""} if self.token_file else {}), **flags)
+            if self.url is not None:
+                return Target.parse(self.url, own)
+            return Target(unix=self.socket, credentials=own)
+        chosen = chosen_context(self.environ, self.context)
+        if chosen is not None:
+            return replace(chosen[1], **flags).target()
+        own = replace(credentials_of(self.environ), **({"token": ""} if self.token_file else {}), **flags)
+        return default_target(self.environ, own)
+
+    def tenant(self) -> str:
+        """Whose resources are meant when no option says: the environment's, the context's, or the default one's."""
+        from platformd.model.resource import DEFAULT_TENANT
+
+        if self.environ.get("PLATFORMD_TENANT"):
+            return self.environ["PLATFORMD_TENANT"]
+        if self.url is not None or self.socket is not None:
+            return DEFAULT_TENANT
+        from platformd.client.contexts import chosen_context
+
+        chosen = chosen_context(self.environ, self.context)
+        return chosen[1].tenant or DEFAULT_TENANT if chosen is not None else DEFAULT_TENANT
 
     @property
     def client(self) -> Client:
@@ -62,32 +94,50 @@ class Session:
 
 
 def connection_options(command: Command) -> Command:
-    """Add ``--socket`` and ``--url``; they are remembered in the session."""
-    options = (
-        click.option(
-            "--url",
-            metavar="URL",
+    """Add what says which daemon is meant; it is remembered in the session."""
+    for name, metavar, text in CONNECTION:
+        command = click.option(
+            f"--{name}",
+            metavar=metavar,
             expose_value=False,
+            is_eager=True,
             callback=_remember,
-            help="Where the daemon answers: http://HOST:PORT or unix:///PATH.",
-        ),
-        click.option(
-            "--socket",
-            metavar="PATH",
-            type=click.Path(),
-            expose_value=False,
-            callback=_remember,
-            help="The daemon's Unix socket.",
-        ),
-    )
-    for option in options:
-        command = option(command)
+            shell_complete=_complete_connection,
+            help=text,
+        )(command)
     return command
+
+
+CONNECTION: Final = (
+    ("ca", "FILE", "With https: PEM file of the authority of the daemon's certificate."),
+    ("token-file", "FILE", "File with a token, which only you may read."),
+    ("context", "NAME", "A daemon's name; see `platformd context`."),
+    ("url", "URL", "Where the daemon answers: https://HOST:PORT, http://HOST:PORT or unix:///PATH."),
+    ("socket", "PATH", "The daemon's Unix socket."),
+)
+"""The options that say which daemon is meant, the last one first in ``--help``."""
+
+
+def _complete_connection(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    if parameter.name == "context":
+        from platformd.cli.commands.context import complete_context
+
+        return complete_context(context, parameter, incomplete)
+    return [] if parameter.name == "url" else [CompletionItem(incomplete, type="file")]
 
 
 def tenant_option(command: Command) -> Command:
     """Add ``--tenant``."""
-    return click.option("--tenant", default="default", show_default=True, help="Whose resources.")(command)
+
+    def callback(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+        return value or context.ensure_object(Session).tenant()
+
+    return click.option(
+        "--tenant",
+        metavar="NAME",
+        callback=callback,
+        help="Whose resources (default: PLATFORMD_TENANT, the context's, or default).",
+    )(command)
 
 
 class OutputFormat(click.ParamType):  # type: ignore[type-arg]  # generic for type checkers alone
@@ -183,20 +233,34 @@ def complete_target(context: click.Context, parameter: click.Parameter, incomple
 
 
 def complete_name(context: click.Context, kind: str, incomplete: str) -> list[CompletionItem]:
-    """The names of ``kind`` that the daemon has; none when it does not answer at once."""
-    from platformd.client.blocking import Client
+    """The names of ``kind`` that the daemon has."""
     from platformd.client.reading import as_kind
+
+    def ask(client: Client, tenant: str) -> list[str]:
+        page = next(client.pages(as_kind(kind), tenant=tenant))
+        return [str(document.get("name", "")) for document in page.items]
+
+    return live(context, ask, incomplete)
+
+
+def live(context: click.Context, ask: Callable[[Client, str], Iterable[str]], incomplete: str) -> list[CompletionItem]:
+    """What ``ask`` finds at the daemon, of what begins so; nothing when the daemon does not answer at once.
+
+    Args:
+        context: of the command line as far as it is written.
+        ask: gets a client and the tenant.
+        incomplete: what is written of the word.
+    """
+    from platformd.client.blocking import Client
     from platformd.core.errors import PlatformError
 
-    given: dict[str, Any] = context.find_root().params | context.params
-    session = Session(socket=given.get("socket"), url=given.get("url"))
+    session = context.ensure_object(Session)
     try:
+        tenant = context.params.get("tenant") or session.tenant()
         with Client(session.target(), timeout=COMPLETION_TIMEOUT) as client:
-            page = next(client.pages(as_kind(kind), tenant=given.get("tenant") or "default"))
+            return [CompletionItem(word) for word in ask(client, tenant) if word.startswith(incomplete)]
     except PlatformError:
         return []
-    names = [str(document.get("name", "")) for document in page.items]
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from platformd.cli.options import COMPLETION_TIMEOUT, Session, complete_name
+from platformd.cli.options import Session, complete_name, live
 
 if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
+
+    from platformd.client.blocking import Client
 
 CONSUMER_TITLES: Final = (
     "NAME", "STREAM", "SUBJECT", "PENDING", "UNACKED", "FLOOR", "REDELIVERED", "GIVEN-UP", "WAITING",
@@ -23,25 +25,14 @@ def complete_stream(context: click.Context, _parameter: click.Parameter, incompl
 
 
 def complete_consumer(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of the consumers of the stream that is already there; none when the daemon does not answer at once."""
-    from click.shell_completion import CompletionItem
-
+    """The names of the consumers of the stream that is already there."""
     from platformd.client import control
-    from platformd.client.blocking import Client
-    from platformd.core.errors import PlatformError
 
-    given: dict[str, Any] = context.find_root().params | context.params
-    if not given.get("stream"):
-        return []
-    session = Session(socket=given.get("socket"), url=given.get("url"))
-    request = control.list_consumers(str(given["stream"]), tenant=given.get("tenant") or "default")
-    try:
-        with Client(session.target(), timeout=COMPLETION_TIMEOUT) as client:
-            items = control.read_page(client.send(request)).items
-    except PlatformError:
-        return []
-    names = [str(item.get("name", "")) for item in items]
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    def ask(client: Client, tenant: str) -> list[str]:
+        request = control.list_consumers(str(context.params["stream"]), tenant=tenant)
+        return [str(item.get("name", "")) for item in control.read_page(client.send(request)).items]
+
+    return live(context, ask, incomplete) if context.params.get("stream") else []
 
 
 def consumer_row(info: Mapping[str, Any], stream: str) -> list[str]:

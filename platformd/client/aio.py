@@ -9,6 +9,7 @@ a gap and without repetition.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -59,6 +60,12 @@ class _Connection:
             async with asyncio.timeout(within):
                 if target.unix is not None:
                     reader, writer = await asyncio.open_unix_connection(target.unix)
+                elif target.tls:
+                    from platformd.client.sealing import context_for
+
+                    reader, writer = await asyncio.open_connection(
+                        target.host, target.port, ssl=context_for(target), server_hostname=target.host
+                    )
                 else:
                     reader, writer = await asyncio.open_connection(target.host, target.port)
         except TimeoutError as error:
@@ -69,6 +76,10 @@ class _Connection:
             raise Forbidden(
                 "this user may not open the socket", subject=str(target), hint="join the daemon's group, or use sudo"
             ) from error
+        except ssl.SSLError as error:
+            from platformd.client.sealing import refused
+
+            raise refused(target, error) from error
         except OSError as error:
             raise Unavailable(_reason(error), subject=str(target), hint=HINT_NOT_RUNNING) from error
         return cls(HttpConnection(target), reader, writer)

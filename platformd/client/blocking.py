@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from platformd.client import control
 from platformd.client.blocking_link import Link
+from platformd.client.contexts import find_target
 from platformd.client.following import EVENT_STREAM
 from platformd.client.http import (
     Collector,
@@ -23,7 +24,6 @@ from platformd.client.http import (
     Request,
     Response,
     Target,
-    default_target,
     make_request,
 )
 from platformd.client.kv_watching import KeyChange, KeyWatchState
@@ -75,7 +75,7 @@ class Client:
     """Talks to one daemon.
 
     Args:
-        target: where it is; ``None`` for what the environment says (``default_target``).
+        target: where it is; ``None`` for what the environment and the contexts say (``find_target``).
         timeout: seconds that an answer may keep silent.
         sleep: how to wait between attempts of a watch.
 
@@ -87,7 +87,7 @@ class Client:
     def __init__(
         self, target: Target | None = None, *, timeout: float = 30.0, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self.target = target if target is not None else default_target(os.environ)
+        self.target = target if target is not None else find_target(os.environ)
         self._timeout = timeout
         self._sleep = sleep
         self._link: Link | None = None

@@ -23,7 +23,7 @@ class Link:
     def __init__(self, target: Target, timeout: float) -> None:
         self.http = HttpConnection(target)
         self._timeout = timeout
-        self._socket = connect(target)
+        self._socket = _sealed(target, connect(target)) if target.tls else connect(target)
         self._socket.settimeout(timeout)
 
     def wait_until(self, until: float, at_most: float) -> None:
@@ -50,7 +50,21 @@ class Link:
         """Whether the server has closed the connection, or sent something that nobody asked for."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        if not poll.poll(0):
+            return False
+        if self.http.target.tls:
+            import ssl
+
+            # TLS says things of its own, such as tickets for the next session; reading takes them out of the way.
+            self._socket.settimeout(0)
+            try:
+                self._socket.recv(1)
+            except ssl.SSLWantReadError:
+                self._socket.settimeout(self._timeout)
+                return False
+            except OSError:
+                return True
+        return True
 
     def exchange(self, request: Request, *, give_up_early: bool = False) -> Response | None:
         """Send ``request`` and read its answer.
@@ -127,6 +141,31 @@ def connect(target: Target) -> socket.socket:
         raise Unavailable(
             f"cannot be connected to: {error.strerror or error}", subject=str(target), hint=HINT_NOT_RUNNING
         ) from error
+
+
+def _sealed(target: Target, plain: socket.socket) -> socket.socket:
+    """``plain`` with TLS on it."""
+    import ssl  # slow to load, and most daemons are on a Unix socket
+
+    from platformd.client.sealing import context_for, refused
+
+    try:
+        return context_for(target).wrap_socket(plain, server_hostname=target.host)
+    except ssl.SSLError as error:
+        plain.close()
+        raise refused(target, error) from error
+    except TimeoutError as error:
+        plain.close()
+        message = f"no TLS came about within {CONNECT_TIMEOUT:g}s"
+        raise Unavailable(message, subject=str(target), hint=HINT_NOT_RUNNING) from error
+    except OSError as error:
+        plain.close()
+        raise Unavailable(
+            f"it hung up before TLS came about: {error.strerror or error}", subject=str(target), hint=HINT_NOT_RUNNING
+        ) from error
+    except BaseException:
+        plain.close()
+        raise
 
 
 def _connect_unix(path: str) -> socket.socket:

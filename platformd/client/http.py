@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import h11
 import msgspec
 
 from platformd import __version__
 from platformd.client.problems import problem_of
+from platformd.client.target import Target as Target  # noqa: PLC0414 (both are imported from here)
+from platformd.client.target import default_target as default_target  # noqa: PLC0414
 from platformd.core.errors import InvalidInput, OutcomeUnknown, PlatformError, TooLarge, Unavailable
-from platformd.core.settings import socket_for
 from platformd.model.resource import DEFAULT_TENANT
 
 MAX_BODY_BYTES: Final = 64 << 20
@@ -31,63 +32,6 @@ MAX_HEAD_BYTES: Final = 64 << 10
 HINT_NOT_RUNNING: Final = (
     "is the daemon running? start it with `platformd run`; or point --socket (PLATFORMD_SOCKET) at it"
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the control API answers: a Unix socket, or a host and port over plain HTTP."""
-
-    unix: str | None = None
-    """Path of the Unix socket; ``None`` for TCP."""
-    host: str = "localhost"
-    port: int = 0
-
-    @classmethod
-    def parse(cls, url: str) -> Target:
-        """The target that ``http://HOST:PORT`` or ``unix:///PATH`` names.
-
-        Raises:
-            InvalidInput: it is neither.
-        """
-        hint = "write http://HOST:PORT or unix:///PATH"
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise InvalidInput(f"is not a URL: {error}", subject=url, hint=hint) from error
-        if parts.scheme == "unix" and parts.path and not parts.netloc:
-            return cls(unix=parts.path)
-        if parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and not parts.query:
-            return cls(host=parts.hostname, port=80 if port is None else port)
-        raise InvalidInput("is not a URL of the control API", subject=url, hint=hint)
-
-    @property
-    def authority(self) -> str:
-        """The ``Host`` header."""
-        if self.unix is not None:
-            return "localhost"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        """As a person would name it: the socket's path, or the URL."""
-        return self.unix if self.unix is not None else f"http://{self.authority}"
-
-
-def default_target(environ: Mapping[str, str]) -> Target:
-    """The target when no flag names one.
-
-    ``PLATFORMD_URL``, then ``PLATFORMD_SOCKET``, then the socket in ``PLATFORMD_STATE_DIR``, then the
-    socket of the default state directory.
-
-    Raises:
-        InvalidInput: ``PLATFORMD_URL`` is not a URL of the control API.
-    """
-    if environ.get("PLATFORMD_URL"):
-        return Target.parse(environ["PLATFORMD_URL"])
-    if environ.get("PLATFORMD_SOCKET"):
-        return Target(unix=environ["PLATFORMD_SOCKET"])
-    return Target(unix=str(socket_for(environ.get("PLATFORMD_STATE_DIR", ""))))
 
 
 def path_of(*parts: str, tenant: str = DEFAULT_TENANT) -> str:
@@ -218,6 +162,8 @@ class HttpConnection:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        token = target.credentials.read_token()
+        self._own = (("authorization", f"Bearer {token}"),) if token else ()
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._request: Request | None = None
         self.answered = False
@@ -229,6 +175,8 @@ class HttpConnection:
             self._h11.start_next_cycle()
         self._request, self.answered = request, False
         headers = [("host", self.target.authority), ("user-agent", f"platformd/{__version__}"), *request.headers]
+        if not any(name == "authorization" for name, _ in request.headers):
+            headers += self._own
         try:
             sent = self._h11.send(h11.Request(method=request.method, target=request.path, headers=headers)) or b""
         except h11.LocalProtocolError as error:

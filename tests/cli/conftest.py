@@ -57,6 +57,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever runs the tests may have a daemon of their own; it is not asked."""
     for name in ("PLATFORMD_URL", "PLATFORMD_SOCKET", "PLATFORMD_OUTPUT", "NO_COLOR", "_PLATFORMD_COMPLETE"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("TENANT", "CONTEXT", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERT_FILE", "KEY_FILE"):
+        monkeypatch.delenv(f"PLATFORMD_{name}", raising=False)
+    monkeypatch.setenv("EDITOR", "true")
     monkeypatch.setenv("PLATFORMD_STATE_DIR", str(tmp_path / "nobody"))
 
 

@@ -10,6 +10,7 @@ import http.server
 import json
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ class Seen:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    peer: object = None
+    """Whose connection it came on."""
 
 
 @dataclass
@@ -191,7 +194,7 @@ def _decided(document: dict[str, Any]) -> dict[str, Any]:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
+    server: _Server | _TcpServer
 
     def address_string(self) -> str:
         return "unix"
@@ -203,7 +206,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         url = urlsplit(self.path)
         query = {k: v[0] for k, v in parse_qs(url.query, keep_blank_values=True).items()}
-        seen = Seen(self.command, url.path, query, {k.lower(): v for k, v in self.headers.items()}, body)
+        seen = Seen(
+            self.command, url.path, query, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address
+        )
         self.server.api.seen.append(seen)
         status, headers, body = self.server.api.answer(seen)
         self.send_response(status)
@@ -238,6 +243,33 @@ def serving(api: FakeApi, path: Path) -> Iterator[FakeApi]:
         thread.start()
         try:
             yield api
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _TcpServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    api: FakeApi
+    context: ssl.SSLContext
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with self.context.wrap_socket(request, server_side=True) as sealed:
+            super().finish_request(sealed, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is none of our business."""
+
+
+@contextmanager
+def serving_tls(api: FakeApi, context: ssl.SSLContext) -> Iterator[tuple[FakeApi, int]]:
+    """Serve ``api`` with TLS on a port of the loopback interface, which is given."""
+    with _TcpServer(("127.0.0.1", 0), _Handler) as server:
+        server.api, server.context = api, context
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield api, server.server_address[1]
         finally:
             server.shutdown()
             thread.join()

@@ -62,10 +62,10 @@ def test_nothing_said_means_the_default_socket() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://h:1", "http://", "h:1", "http://h:99999", "unix://h/x", "http://h/v1", "http://h?x"]
+    "url", ["https://h:1/x", "ftp://h:1", "http://", "h:1", "http://h:99999", "unix://h/x", "http://h/v1", "http://h?x"]
 )
 def test_a_url_that_cannot_be_meant_is_refused(url: str) -> None:
-    """What is not http://HOST:PORT or unix:///PATH is an error that shows the two forms."""
+    """What is not a URL of the control API is an error that shows the forms."""
     with pytest.raises(InvalidInput) as caught:
         Target.parse(url)
     assert caught.value.subject == url

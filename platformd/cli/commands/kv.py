@@ -7,38 +7,34 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from platformd.cli.options import (
-    COMPLETION_TIMEOUT,
     Session,
     connection_options,
     examples,
+    live,
     output_option,
 )
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from platformd.client.blocking import Client
+
 NOT_DONE = 5
 """Exit code when the compares of a transaction did not hold."""
 
 
 def complete_key(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Keys and directories that begin so; none when the daemon does not answer at once."""
-    from click.shell_completion import CompletionItem
-
+    """Keys and directories that begin so."""
     from platformd.client import kv
-    from platformd.client.blocking import Client
-    from platformd.core.errors import PlatformError
 
-    given: dict[str, Any] = context.find_root().params | context.params
-    session = Session(socket=given.get("socket"), url=given.get("url"))
     directory = incomplete[: incomplete.rfind("/") + 1]
-    try:
-        with Client(session.target(), timeout=COMPLETION_TIMEOUT) as client:
-            page = kv.read_document(client.send(kv.list_page(directory.encode(), delimiter="/")))
-    except PlatformError:
-        return []
-    names = [str(item["key"]) for item in page["items"] if "key" in item] + [str(one) for one in page["prefixes"]]
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+    def ask(client: Client, _tenant: str) -> list[str]:
+        page = kv.read_document(client.send(kv.list_page(directory.encode(), delimiter="/")))
+        found = [str(item["key"]) for item in page["items"] if "key" in item]
+        return sorted(found + [str(one) for one in page["prefixes"]])
+
+    return live(context, ask, incomplete)
 
 
 @click.group(

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from platformd.cli.options import COMPLETION_TIMEOUT, Session, connection_options, examples
+from platformd.cli.options import Session, connection_options, examples, live
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from platformd.client.blocking import Client
+
 
 def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The locks that somebody has."""
-    from click.shell_completion import CompletionItem
-
-    from platformd.client.blocking import Client
     from platformd.client.http import make_request
     from platformd.client.kv import read_document
-    from platformd.core.errors import PlatformError
 
-    given: dict[str, Any] = context.find_root().params | context.params
-    session = Session(socket=given.get("socket"), url=given.get("url"))
-    try:
-        with Client(session.target(), timeout=COMPLETION_TIMEOUT) as client:
-            items = read_document(client.send(make_request("GET", "/v1/locks")))["items"]
-    except PlatformError:
-        return []
-    return [CompletionItem(str(item["name"])) for item in items if str(item["name"]).startswith(incomplete)]
+    def ask(client: Client, _tenant: str) -> list[str]:
+        return [str(item["name"]) for item in read_document(client.send(make_request("GET", "/v1/locks")))["items"]]
+
+    return live(context, ask, incomplete)
 
 
 @click.command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from platformd.cli.targets import Wanted
     from platformd.core.errors import PlatformError
     from platformd.model.kind import Kind
+
+
+LOOK: Final = 30.0
+"""Seconds that one look may take."""
 
 
 @click.command(
@@ -161,11 +165,11 @@ def _follow(
         if delay == FIRST_DELAY:
             note(f"the watch was lost ({error.message}); trying until it is back")
 
-    until = time.monotonic() + max(patience, 0.0)
     looked = patience <= 0  # one look is always had
+    until = time.monotonic() + (LOOK if looked else patience)
     while True:
         waiting.again()
-        within = None if looked else max(0.001, until - time.monotonic())
+        within = max(0.001, until - time.monotonic())
         try:
             for change in session.client.watch(waiting.kinds, tenant=tenant, within=within, on_lost=lost):
                 if waiting.take(change.type, change.document):
