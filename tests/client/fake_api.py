@@ -210,11 +210,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.command, url.path, query, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address
         )
         self.server.api.seen.append(seen)
-        status, headers, body = self.server.api.answer(seen)
+        status, sent, body = self.server.api.answer(seen)
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in sent.items():
             self.send_header(name, value)
-        if headers.get("content-type") == "text/event-stream":
+        if sent.get("content-type") == "text/event-stream":
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
             self.wfile.write((b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n")
