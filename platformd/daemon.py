@@ -23,6 +23,7 @@ from typing import Any
 
 import trio
 
+from platformd.access import Gate, open_gate
 from platformd.api.app import create_app
 from platformd.api.context import ApiContext
 from platformd.api.door import serve_door
@@ -75,6 +76,7 @@ class Platform:
     store: Store
     streams: Streams
     conductor: Conductor
+    gate: Gate
     node_name: str
 
 
@@ -94,11 +96,18 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
             _open_store(state, settings, clock) as store,
             _open_streams(state, settings, clock) as streams,
             _checkers() as checkers,
+            open_gate(settings.access, store, clock) as gate,
         ):
             conductor = Conductor(store, clock, uuid7(clock), KINDS, admission={"Pipeline": (check_expressions,)})
             _guard_schemas(conductor, checkers)
             platform = Platform(
-                settings=settings, clock=clock, store=store, streams=streams, conductor=conductor, node_name=node_name
+                settings=settings,
+                clock=clock,
+                store=store,
+                streams=streams,
+                conductor=conductor,
+                gate=gate,
+                node_name=node_name,
             )
             async with _ring() as controllers:
                 await controllers.start(partial(ownership.run, conductor))
@@ -210,6 +219,7 @@ class Daemon:
             conductor=platform.conductor,
             streams=platform.streams,
             store=platform.store,
+            gate=platform.gate,
             settings=platform.settings,
             clock=platform.clock,
             state=lambda: self._state,
@@ -220,7 +230,9 @@ class Daemon:
             socket_statistics=streams.socket_statistics if isinstance(streams, NativeStreams) else None,
         )
         async with trio.open_nursery() as faces:
-            door = partial(serve_door, user_keys(platform.store), platform.settings, stopping=self._stopping)
+            door = partial(
+                serve_door, user_keys(platform.store), platform.settings, gate=platform.gate, stopping=self._stopping
+            )
             log.info("the store's own socket: %s", await faces.start(door))
             bound: list[str] = await faces.start(
                 partial(serve, create_app(context), platform.settings, stopping=self._stopping)

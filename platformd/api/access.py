@@ -1,25 +1,78 @@
-"""Who may do what, until there are tokens.
+"""Who asks over HTTP, and whether the route may be asked by them.
 
-On the Unix socket the kernel says who is there. The daemon's own user, root and members of the daemon's
-group do everything; whoever else the socket's mode lets in may only read.
+Whoever shows a token is who the token says, on the Unix socket too. Else the kernel says who is on the Unix socket, and
+over TLS the client's certificate; over TCP without either, whoever asks is what ``access.loopback`` says. What a route
+does stands beside it (``needs``), and is looked up in the one table of ``platformd.model.access`` before the route is
+entered. Routes of keys, leases and locks get a store that refuses by key: ``platformd.access.guarded``.
 
-On TCP everybody on this machine is equal, so what remains is to keep other machines' web pages out: a page
-whose name was pointed at 127.0.0.1 (DNS rebinding) is known by its Host, a page that sends forms, fetches
-across origins or opens a WebSocket by its Origin. An Origin must be this very server: another page of this
-machine, such as a notebook, is not the one that was asked to control it.
+On TCP everybody on this machine is equal before a token is shown, so other machines' web pages are kept out all the
+same: a page whose name was pointed at 127.0.0.1 (DNS rebinding) is known by its Host, a page that sends forms, fetches
+across origins or opens a WebSocket by its Origin. An Origin must be this very server: another page of this machine,
+such as a notebook, is not the one that was asked to control it.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar
 
+from quart import g
+from quart_trio import QuartTrio
+
+from platformd.access import Gate, guarded
+from platformd.access.guarded import Family
 from platformd.api.asked import asked
-from platformd.api.server import PeerCredentials
-from platformd.core.errors import Forbidden
+from platformd.conductor.actor import set_acting
+from platformd.conductor.streams import engine_name
+from platformd.coordination.contract import Store
+from platformd.core.errors import FieldError, Forbidden, PlatformError, Unauthorized, Unprocessable
+from platformd.core.peers import PeerCredentials
+from platformd.model.access import NOBODY, Principal, allowed, check, may_name, refusal, stream_tenant
+from platformd.model.kind import Kind, subject_of
+from platformd.model.kinds import BY_PLURAL
+from platformd.model.resource import DEFAULT_TENANT, AnyResource
 
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that change nothing."""
+Of = Literal["tenant", "keys", "facility"]
+"""Whose what a route is about is: the tenant's in its path, whoever's the keys are, nobody's."""
+
+_OF: Final[dict[str, Of]] = {
+    "resources": "tenant",
+    "streams": "tenant",
+    "kv": "keys",
+    "leases": "keys",
+    "locks": "keys",
+}
+"""By the first word of the operation; everything else is the facility's."""
+
+REASON: Final = "Platformd-Reason"
+"""The request's header that says why; it stands in the history."""
+
+UNDECLARED: Final = "access.manage"
+"""What a route without a declaration asks for: it stays shut to all but admins. A test refuses such routes."""
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def needs(operation: str, of: Of | None = None) -> Callable[[View], View]:
+    """Declare what a route does, beside it.
+
+    Args:
+        operation: its name in ``platformd.model.access.TABLE``.
+        of: whose the thing is, where the operation's first word does not say it.
+    """
+
+    def declare(view: View) -> View:
+        view.platformd_access = (operation, of or _OF.get(operation.partition(".")[0], "facility"))  # type: ignore[attr-defined]
+        return view
+
+    return declare
+
+
+def declared(view: Callable[..., Any] | None) -> tuple[str, Of] | None:
+    """What ``needs`` said of a route; ``None`` if it has not been said."""
+    found: tuple[str, Of] | None = getattr(view, "platformd_access", None)
+    return found
 
 
 def peer() -> PeerCredentials | None:
@@ -28,32 +81,112 @@ def peer() -> PeerCredentials | None:
     return found
 
 
-def may_write(credentials: PeerCredentials, *, uid: int, gid: int) -> bool:
-    """Whether a peer may change things.
+def principal() -> Principal:
+    """Who asks."""
+    found: Principal = g.get("principal", NOBODY)
+    return found
+
+
+def allowed_store(store: Store, family: Family = "kv") -> Store:
+    """``store`` as far as whoever asks may touch it."""
+    return guarded(store, principal(), family)
+
+
+def address() -> str:
+    """Where the request comes from, for the audit."""
+    credentials = peer()
+    return f"unix:{credentials.pid}" if credentials is not None else str(asked.remote_addr)
+
+
+class Access:
+    """The check before each request.
 
     Args:
-        credentials: the peer.
-        uid: the daemon's user.
-        gid: the daemon's group.
+        app: whose routes they are.
+        gate: who is who.
     """
-    return credentials.uid in (0, uid) or gid == credentials.gid or gid in credentials.groups
+
+    def __init__(self, app: QuartTrio, gate: Gate) -> None:
+        self._app, self._gate = app, gate
+
+    def check(self) -> None:
+        """Find out who asks, and refuse the request if they may not make it.
+
+        Raises:
+            Unauthorized: nobody known asks, or a token is wrong.
+            Forbidden: they may not, or a foreign page asks.
+            LimitReached: too many wrong tokens came from there.
+        """
+        credentials = peer()
+        if credentials is None:
+            _check_names()
+        g.principal = NOBODY
+        g.principal = self._who(credentials)
+        set_acting(g.principal.name, asked.headers.get(REASON, ""))
+        rule = asked.url_rule
+        if rule is None or asked.method == "OPTIONS":
+            # What there is not, and what a path can be asked, is for all to know who may know anything.
+            check(g.principal, "status.read", None, asked.path)
+            return
+        operation, of = declared(self._app.view_functions.get(rule.endpoint)) or (UNDECLARED, "facility")
+        if of == "keys":
+            self._check_any(operation)
+        else:
+            check(g.principal, operation, _tenant() if of == "tenant" else None, f"{asked.method} {asked.path}")
+
+    def _who(self, credentials: PeerCredentials | None) -> Principal:
+        shown = asked.headers.get("Authorization")
+        if shown is not None:
+            scheme, _, secret = shown.strip().partition(" ")
+            if scheme.lower() != "bearer":
+                raise Unauthorized("only bearer tokens are taken", subject=asked.path, hint="Authorization: Bearer …")
+            return self._gate.token(secret.strip(), address())
+        if credentials is not None:
+            return self._gate.peer(credentials)
+        return self._gate.anonymous(loopback=True)
+
+    @staticmethod
+    def _check_any(operation: str) -> None:
+        """Some keys must be open to whoever asks; which, the store says that the route is given."""
+        who = principal()
+        if not any(allowed(who, operation, scope) for scope in ("own", "other", "global")):
+            raise refusal(who, operation, "global", f"{asked.method} {asked.path}")
+
+    def refused(self, error: PlatformError) -> None:
+        """Put a refusal down. A wrong token has been already."""
+        if isinstance(error, Forbidden | Unauthorized) and error.subject != "token":
+            operation = str(error.details.get("operation", asked.method))
+            self._gate.refused(principal(), operation, address(), error)
 
 
-def check_access() -> None:
-    """Refuse the request if its sender may not make it.
+def _tenant() -> str | None:
+    """Whose what is asked for is: the tenant's in the path, unless its kind is the facility's."""
+    arguments = asked.view_args or {}
+    kind = BY_PLURAL.get(arguments.get("plural", ""))
+    if kind is not None and kind.facility:
+        return None
+    tenant: str = arguments.get("tenant", DEFAULT_TENANT)
+    # The engine takes ``T..N`` for stream N of tenant T, wherever it stands in the path.
+    return stream_tenant(engine_name(arguments["name"], tenant)) if ".." in arguments.get("name", "") else tenant
+
+
+def check_subjects(kind: Kind, wanted: AnyResource) -> None:
+    """See that whoever asks may have the subjects that a resource names.
 
     Raises:
-        Forbidden: it may not.
+        Unprocessable: some do not begin with the tenant's name; ``errors`` has every path.
     """
-    credentials = peer()
-    if credentials is None:
-        _check_names()
-    elif asked.method not in READING and not may_write(credentials, uid=os.geteuid(), gid=os.getegid()):
-        raise Forbidden(
-            f"user {credentials.uid} may read here, not change anything",
-            subject=f"{asked.method} {asked.path}",
-            hint="ask as the daemon's user, as root, or as a member of the daemon's group",
-        )
+    who = principal()
+    if who.tenant is None:
+        return
+    hint = f"subjects of tenant {who.tenant} begin with {who.tenant}."
+    errors = [
+        FieldError(path=path, message=f"{subject!r} is not this tenant's", hint=hint)
+        for path, subject in kind.subjects(wanted.spec)
+        if not may_name(who, subject)
+    ]
+    if errors:
+        raise Unprocessable("it names subjects of others", subject=subject_of(wanted), errors=tuple(errors))
 
 
 def _check_names() -> None:

@@ -12,7 +12,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from platformd.api import problems
-from platformd.api.access import check_access, peer
+from platformd.api.access import Access, address, principal
 from platformd.api.asked import asked
 from platformd.api.component import Component
 from platformd.api.consumers import Consumers
@@ -49,7 +49,8 @@ def create_app(context: ApiContext) -> QuartTrio:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     http = HttpMetrics()
-    frame = Frame(context, http)
+    access = Access(app, context.gate)
+    frame = Frame(context, http, access)
     watches = Watches(context, frame.accepted)
     Component(context, watches, http).add_to(app)
     Messages(context, watches, http).add_to(app)
@@ -60,7 +61,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     StoreRoutes(context).add_to(app)
     Resources(context, watches).add_to(app)
     Description(context).add_to(app)
-    app.register_error_handler(PlatformError, problems.on_platform_error)
+    app.register_error_handler(PlatformError, frame.on_platform_error)
     app.register_error_handler(HTTPException, problems.on_http_error)
     app.register_error_handler(Exception, problems.on_fault)
     frame.add_to(app)
@@ -70,8 +71,8 @@ def create_app(context: ApiContext) -> QuartTrio:
 class Frame:
     """What is done around every request, and around the handshake of every WebSocket."""
 
-    def __init__(self, context: ApiContext, http: HttpMetrics) -> None:
-        self._http = http
+    def __init__(self, context: ApiContext, http: HttpMetrics, access: Access) -> None:
+        self._http, self._access = http, access
         self._new_id = uuid7(context.clock)
 
     def add_to(self, app: QuartTrio) -> None:
@@ -88,7 +89,12 @@ class Frame:
     async def _begin(self) -> None:
         g.request_id = accepted_request_id() or self._new_id()
         g.begun = trio.current_time()
-        check_access()
+        self._access.check()
+
+    async def on_platform_error(self, error: PlatformError) -> Response:
+        """An error that was raised on purpose; a refusal is put down."""
+        self._access.refused(error)
+        return await problems.on_platform_error(error)
 
     async def _end(self, response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
@@ -103,13 +109,12 @@ class Frame:
         route = asked.url_rule.rule if asked.url_rule is not None else "unmatched"
         self._http.count(asked.method, route, status, elapsed)
         if access_log.isEnabledFor(logging.DEBUG):
-            who = peer()
             access_log.debug(
                 "%s %s %d %.1f ms peer=%s request=%s",
                 asked.method,
                 asked.path,
                 status,
                 elapsed * 1000,
-                f"{who.uid}:{who.gid}/{who.pid}" if who else asked.remote_addr,
+                f"{principal().name}@{address()}",
                 g.request_id,
             )

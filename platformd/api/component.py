@@ -15,6 +15,7 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from platformd import __version__
+from platformd.api.access import needs
 from platformd.api.context import ApiContext
 from platformd.api.metrics import CONTENT_TYPE, HttpMetrics, Snapshot, render
 from platformd.api.openapi import Answer, operation
@@ -57,6 +58,7 @@ class Component:
         app.add_url_rule("/services", "services", self.services, methods=["GET"])
         app.add_url_rule("/metrics", "metrics", self.metrics, methods=["GET"])
 
+    @needs("status.read")
     @operation("getRoot", TAG, answers={200: Answer("The links.", Root)})
     async def root(self) -> Response:
         """GET /: the name, the version and where to go from here."""
@@ -73,6 +75,7 @@ class Component:
         }
         return reply({"name": "platformd", "version": __version__, "links": links})
 
+    @needs("status.read")
     @operation("getStatus", TAG, answers={200: Answer("The status.", DaemonStatus)})
     async def status(self) -> Response:
         """GET /status: how the daemon is."""
@@ -102,12 +105,14 @@ class Component:
             }
         )
 
+    @needs("status.read")
     @operation("listOfferedServices", TAG, answers={200: Answer("The services.", OfferedServices)})
     async def services(self) -> Response:
         """GET /services: what can be asked of this component, with a JSON Schema for the parameters."""
         Query()
         return reply({"items": self._services})
 
+    @needs("metrics.read")
     @operation("getMetrics", TAG, answers={200: Answer("The metrics.", str, ("text/plain",))})
     async def metrics(self) -> Response:
         """GET /metrics: the Prometheus text format."""

@@ -13,6 +13,7 @@ import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from platformd.api.access import needs, principal
 from platformd.api.context import ApiContext
 from platformd.api.message_forms import MSGPACK, records_reply
 from platformd.api.openapi import Answer, Body, operation
@@ -24,6 +25,7 @@ from platformd.conductor.validation import validate
 from platformd.core.clock import parse_rfc3339
 from platformd.core.errors import Conflict, FieldError, InvalidInput, NotFound, Unprocessable, Unsupported
 from platformd.core.quantities import Duration, seconds
+from platformd.model.access import may_name, subject_refusal
 from platformd.model.resource import DEFAULT_TENANT
 from platformd.queues.contract import Ack, AckKind, ConsumerConfig, ConsumerInfo, DeliverPolicy, Delivery
 
@@ -89,6 +91,7 @@ class Consumers:
             app.add_url_rule(f"{one}/ack", f"{whose}ack", self.ack, methods=["POST"])
             app.add_url_rule(f"{one}/seek", f"{whose}seek", self.seek, methods=["POST"])
 
+    @needs("streams.read")
     @operation(
         "listConsumers",
         TAG,
@@ -101,6 +104,7 @@ class Consumers:
         Query()
         return reply({"items": self._streams.consumers(engine_name(name, tenant))})
 
+    @needs("streams.read")
     @operation(
         "getConsumer", TAG, path=STREAM_NAME, answers={200: Answer("The consumer.", ConsumerInfo)}, problems=(NotFound,)
     )
@@ -109,6 +113,7 @@ class Consumers:
         Query()
         return reply(self._info(name, consumer, tenant))
 
+    @needs("streams.consume")
     @operation(
         "putConsumer",
         TAG,
@@ -121,8 +126,11 @@ class Consumers:
         """PUT …/consumers/NAME: create a consumer, or change its limits; the body is a ``ConsumerConfig``."""
         Query()
         config = await _body(ConsumerConfig, consumer)
+        if config.dead_letter_subject and not may_name(principal(), config.dead_letter_subject):
+            raise subject_refusal(principal(), config.dead_letter_subject)
         return reply(await self._streams.put_consumer(engine_name(name, tenant), consumer, config))
 
+    @needs("streams.consume")
     @operation(
         "deleteConsumer",
         TAG,
@@ -136,6 +144,7 @@ class Consumers:
         await self._streams.delete_consumer(engine_name(name, tenant), consumer)
         return Response(b"", 204)
 
+    @needs("streams.consume")
     @operation(
         "fetchRecords",
         TAG,
@@ -170,6 +179,7 @@ class Consumers:
         await self._stopping.wait()
         scope.cancel()
 
+    @needs("streams.consume")
     @operation(
         "acknowledgeRecords",
         TAG,
@@ -191,6 +201,7 @@ class Consumers:
             raise InvalidInput(f"one request has at most {MAX_ACKS} acknowledgements", subject=f"consumer/{consumer}")
         return reply({"known": await self._streams.ack(engine_name(name, tenant), consumer, acks)})
 
+    @needs("streams.consume")
     @operation(
         "seekConsumer",
         TAG,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
+from platformd.access import Gate
 from platformd.conductor import Conductor
 from platformd.coordination.contract import Store
 from platformd.core.clock import Clock
@@ -22,6 +23,8 @@ class ApiContext:
     conductor: Conductor
     streams: Streams
     store: Store
+    gate: Gate
+    """Who is who."""
     settings: Settings
     clock: Clock
     state: Callable[[], str]

@@ -13,6 +13,8 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.routing import PathConverter
 
+from platformd.access.guarded import check_readable
+from platformd.api.access import allowed_store, needs
 from platformd.api.context import ApiContext
 from platformd.api.kv_forms import bytes_in_query, key_in_path, kv_document, lease_number, lease_text, range_of
 from platformd.api.kv_pages import DEFAULT_PAGE, MAX_PAGE, KeyPage, page_of_directory, page_of_keys, read_cursor
@@ -67,6 +69,7 @@ from platformd.coordination.contract import (
     Order,
     Put,
     PutResult,
+    Store,
     TxnResult,
     prefix_end,
 )
@@ -102,8 +105,12 @@ class Keys:
     """The routes of keys."""
 
     def __init__(self, context: ApiContext, watches: Watches) -> None:
-        self._store = user_keys(context.store)
+        self._all_keys = user_keys(context.store)
         self._watches = watches
+
+    @property
+    def _store(self) -> Store:
+        return allowed_store(self._all_keys)
 
     def add_to(self, app: QuartTrio) -> None:
         """Route requests here."""
@@ -117,23 +124,31 @@ class Keys:
         app.add_url_rule("/v1/kv/<anything:key>", "kv_delete", self.delete, methods=["DELETE"])
         app.add_url_rule("/v1/txn", "kv_txn", self.txn, methods=["POST"])
 
+    @needs("kv.read")
     async def follow(self, key: str) -> None:
         """WebSocket /v1/kv/KEY?watch: the changes of one key."""
         del key  # as werkzeug read it; what counts are the bytes that were sent
         await serve_socket(self._watches, self._followed_key(check_watch(Query(*PARAMETERS))))
 
+    @needs("kv.read")
     async def follow_prefix(self) -> None:
         """WebSocket /v1/kv?prefix=P&watch: the changes of keys with a prefix."""
         await serve_socket(self._watches, self._followed_prefix(check_watch(Query("prefix", *PARAMETERS))))
 
     def _followed_key(self, query: Query) -> Followed:
         wanted = _key(query)
-        return followed_keys(self._store, wanted, wanted + b"\x00", query)
+        return self._followed(wanted, wanted + b"\x00", query)
 
     def _followed_prefix(self, query: Query) -> Followed:
         prefix = bytes_in_query("prefix", query.text("encoding", "utf-8"))
-        return followed_keys(self._store, prefix, prefix_end(prefix), query)
+        return self._followed(prefix, prefix_end(prefix), query)
 
+    def _followed(self, start: bytes, end: bytes | None, query: Query) -> Followed:
+        store = self._store
+        check_readable(store, start, end)  # while there can still be an answer that says so
+        return followed_keys(store, start, end, query)
+
+    @needs("kv.read")
     @operation(
         "getKey",
         TAG,
@@ -181,6 +196,7 @@ class Keys:
             facts["Platformd-Lease"] = lease_text(kv.lease) or ""
         return Response(kv.value, 200, tag | facts, content_type=BYTES)
 
+    @needs("kv.write")
     @operation(
         "putKey",
         TAG,
@@ -224,6 +240,7 @@ class Keys:
         document = kv_document(made, value=False) | {"revision": result.revision}
         return reply(document, 201 if made.version == 1 else 200, ETag=etag(made.mod_revision))
 
+    @needs("kv.write")
     @operation(
         "deleteKey",
         TAG,
@@ -243,6 +260,7 @@ class Keys:
             raise _changed(wanted, result) if conditions else _missing(wanted)
         return reply({"deleted": 1, "revision": result.revision})
 
+    @needs("kv.read")
     @operation(
         "listKeys",
         TAG,
@@ -310,6 +328,7 @@ class Keys:
             return await page_of_directory(self._store, prefix, delimiter, revision=revision, start=start, limit=most)
         return await page_of_keys(self._store, prefix, revision=revision, start=start, limit=most, keys_only=keys_only)
 
+    @needs("kv.write")
     @operation(
         "deleteKeys",
         TAG,
@@ -326,6 +345,7 @@ class Keys:
         assert isinstance(deleted, DeleteResult)
         return reply({"deleted": deleted.deleted, "revision": result.revision})
 
+    @needs("kv.read")
     @operation(
         "runTransaction",
         TAG,

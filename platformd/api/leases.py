@@ -8,12 +8,14 @@ from typing import Any
 from quart import Response
 from quart_trio import QuartTrio
 
+from platformd.api.access import allowed_store, needs
 from platformd.api.context import ApiContext
 from platformd.api.kv_forms import lease_document, lease_number, lease_text
 from platformd.api.openapi import Answer, Body, operation
 from platformd.api.openapi.parameters import BODY_PROBLEMS, CURSOR, WRITE_PROBLEMS, limit
 from platformd.api.openapi.shapes import LeaseDocument, LeaseGrant, LeaseListing, LeaseRevoked
 from platformd.api.replies import JSON, Query, json_body, reply
+from platformd.coordination.contract import Leases as StoredLeases
 from platformd.coordination.recipes import user_keys
 from platformd.core.errors import Conflict, InvalidInput, NotFound
 from platformd.core.quantities import seconds
@@ -29,7 +31,11 @@ class Leases:
     """The routes of leases."""
 
     def __init__(self, context: ApiContext) -> None:
-        self._leases = user_keys(context.store).leases
+        self._all_keys = user_keys(context.store)
+
+    @property
+    def _leases(self) -> StoredLeases:
+        return allowed_store(self._all_keys).leases
 
     def add_to(self, app: QuartTrio) -> None:
         """Route requests here."""
@@ -40,6 +46,7 @@ class Leases:
         app.add_url_rule(one, "revoke_lease", self.revoke, methods=["DELETE"])
         app.add_url_rule(f"{one}/keepalive", "keep_lease", self.keep_alive, methods=["POST"])
 
+    @needs("leases.write")
     @operation(
         "grantLease",
         TAG,
@@ -55,6 +62,7 @@ class Leases:
         lease = await self._leases.grant(duration(document.get("ttl"), "ttl"), lease_id=wanted)
         return reply(lease_document(lease), 201, Location=f"/v1/leases/{lease_text(lease.id)}")
 
+    @needs("leases.read")
     @operation(
         "listLeases",
         TAG,
@@ -73,12 +81,14 @@ class Leases:
         items = [lease_document(lease) for lease in page]
         return reply({"items": items, "cursor": lease_text(page[-1].id) if more else None})
 
+    @needs("leases.read")
     @operation("getLease", TAG, answers={200: Answer("The lease.", LeaseDocument)}, problems=(NotFound,))
     async def get(self, lease_id: str) -> Response:
         """GET /v1/leases/ID: how long it has left, and what is bound to it."""
         Query()
         return reply(lease_document(await self._leases.get(lease_number(lease_id)), keys=True))
 
+    @needs("leases.write")
     @operation(
         "keepLeaseAlive", TAG, answers={200: Answer("The lease.", LeaseDocument)}, problems=(NotFound, *WRITE_PROBLEMS)
     )
@@ -87,6 +97,7 @@ class Leases:
         Query()
         return reply(lease_document(await self._leases.keep_alive(lease_number(lease_id))))
 
+    @needs("leases.write")
     @operation(
         "revokeLease",
         TAG,

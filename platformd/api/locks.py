@@ -17,6 +17,7 @@ import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from platformd.api.access import allowed_store, needs, principal
 from platformd.api.context import ApiContext
 from platformd.api.kv_forms import key_in_path, lease_number, lease_text, put_bytes
 from platformd.api.leases import duration, lease_member, members
@@ -24,7 +25,7 @@ from platformd.api.openapi import Answer, Body, Parameter, operation
 from platformd.api.openapi.parameters import BODY_PROBLEMS, WRITE_PROBLEMS
 from platformd.api.openapi.shapes import LockAcquired, LockListing, LockReleased, LockRequest, LockState
 from platformd.api.replies import JSON, Query, json_body, reply
-from platformd.coordination.contract import KeyValue, prefix_end
+from platformd.coordination.contract import KeyValue, Store, prefix_end
 from platformd.coordination.recipes import LockHeld, Place, acquire, kept_lease, user_keys
 from platformd.coordination.recipes.lease import at_the_end
 from platformd.coordination.recipes.lock import LOCKS
@@ -48,8 +49,12 @@ class Locks:
     """The routes of locks."""
 
     def __init__(self, context: ApiContext) -> None:
-        self._store = user_keys(context.store)
+        self._all_keys = user_keys(context.store)
         self._stopping = context.stopping
+
+    @property
+    def _store(self) -> Store:
+        return allowed_store(self._all_keys, "locks")
 
     def add_to(self, app: QuartTrio) -> None:
         """Route requests here."""
@@ -59,6 +64,7 @@ class Locks:
         app.add_url_rule(one, "acquire_lock", self.acquire, methods=["POST"])
         app.add_url_rule(one, "release_lock", self.release, methods=["DELETE"])
 
+    @needs("locks.write")
     @operation(
         "acquireLock",
         TAG,
@@ -127,6 +133,7 @@ class Locks:
             raise Unavailable("the daemon is stopping", subject=name, hint="ask again; a place by your own lease stays")
         return place
 
+    @needs("locks.write")
     @operation(
         "releaseLock",
         TAG,
@@ -157,6 +164,7 @@ class Locks:
             await self._store.leases.revoke(lease_id)
         return reply({"released": True})
 
+    @needs("locks.read")
     @operation("getLock", TAG, path=LOCK_NAME, answers={200: Answer("The lock.", LockState)})
     async def get(self, name: str) -> Response:
         """GET /v1/locks/NAME: who has it, and who waits."""
@@ -165,11 +173,13 @@ class Locks:
         found = await places(self._store, queue_prefix(LOCKS, name))
         return reply(_state(name, found))
 
+    @needs("locks.read")
     @operation("listLocks", TAG, answers={200: Answer("The locks.", LockListing)})
     async def list(self) -> Response:
         """GET /v1/locks: all locks that somebody has."""
         Query()
-        prefix = f"{LOCKS}/".encode()
+        tenant = principal().tenant
+        prefix = f"{LOCKS}/".encode() if tenant is None else f"{LOCKS}/tenants%2F{tenant}%2F".encode()
         listing = await self._store.list(prefix, prefix_end(prefix), limit=MAX_LISTED)
         by_name: dict[str, list[KeyValue]] = {}
         for kv in sorted(listing.items, key=lambda kv: (kv.create_revision, kv.key)):

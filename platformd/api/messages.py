@@ -18,6 +18,7 @@ import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from platformd.api.access import needs
 from platformd.api.context import ApiContext
 from platformd.api.message_forms import JSON_LINES, MSGPACK, RecordForm, read_batch, record_headers, records_reply
 from platformd.api.message_tail import MAX_WAITING, PARAMETERS, SlowPolicy, followed_records
@@ -99,6 +100,7 @@ class Messages:
             app.add_url_rule(f"{stream}/messages/batch", f"{whose}publish_batch", self.batch, methods=["POST"])
             app.add_url_rule(f"{stream}/purge", f"{whose}purge", self.purge, methods=["POST"])
 
+    @needs("streams.read")
     @operation(
         "getStreamInfo", TAG, path=STREAM_NAME, answers={200: Answer("The stream.", StreamInfo)}, problems=(NotFound,)
     )
@@ -107,6 +109,7 @@ class Messages:
         Query()
         return reply(self._streams.stream(engine_name(name, tenant)))
 
+    @needs("streams.publish")
     @operation(
         "publishRecord",
         TAG,
@@ -140,6 +143,7 @@ class Messages:
         answer = {"stream": name, "sequence": None if duplicate else published.first_sequence, "duplicate": duplicate}
         return Response(encode(answer), 200 if duplicate else 201, content_type=JSON)
 
+    @needs("streams.publish")
     @operation(
         "publishBatch",
         TAG,
@@ -185,6 +189,7 @@ class Messages:
             expect_last_subject_sequence=options.last_on_subject,
         )
 
+    @needs("streams.read")
     @operation(
         "peekRecords",
         TAG,
@@ -226,6 +231,7 @@ class Messages:
         )
         return records_reply(found)
 
+    @needs("streams.read")
     async def follow(self, name: str, tenant: str = DEFAULT_TENANT) -> None:
         """WebSocket …/messages?watch: messages as they come."""
         await serve_socket(self._watches, self._followed(name, tenant, check_watch(Query(*PARAMETERS))))
@@ -233,6 +239,7 @@ class Messages:
     def _followed(self, name: str, tenant: str, query: Query) -> Followed:
         return followed_records(self._streams, engine_name(name, tenant), query, self._http.count_dropped)
 
+    @needs("streams.manage")
     @operation(
         "purgeStream",
         TAG,

@@ -16,7 +16,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 from platformd.api.asked import asked
 from platformd.api.replies import PROBLEM, encode, request_id
 from platformd.api.server.protocol import body_too_large
-from platformd.core.errors import InvalidInput, MethodNotAllowed, NotFound, PlatformError
+from platformd.core.errors import InvalidInput, MethodNotAllowed, NotFound, PlatformError, Unauthorized
 
 log = logging.getLogger("platformd.api")
 
@@ -29,7 +29,9 @@ def problem(error: PlatformError, headers: dict[str, str] | None = None) -> Resp
     document = error.to_problem() | {"instance": asked.path}
     response = Response(encode(document), int(document["status"]), headers, content_type=PROBLEM)
     if response.status_code in RETRY_SECONDS:
-        response.headers["Retry-After"] = str(RETRY_SECONDS[response.status_code])
+        response.headers["Retry-After"] = str(error.details.get("retry_after", RETRY_SECONDS[response.status_code]))
+    if response.status_code == Unauthorized.status:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="platformd"'
     return response
 
 

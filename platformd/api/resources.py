@@ -11,6 +11,7 @@ from werkzeug.exceptions import NotFound as RoutingNotFound
 from werkzeug.routing import BaseConverter
 
 from platformd.api import problems
+from platformd.api.access import check_subjects, needs, principal
 from platformd.api.asked import asked
 from platformd.api.context import ApiContext
 from platformd.api.kind_watch import followed_kinds
@@ -86,12 +87,14 @@ class Resources:
             app.add_url_rule(one, f"{whose}delete", self.delete, methods=["DELETE"])
             app.add_url_rule(f"{one}/actions/<action>", f"{whose}act", self.act, methods=["POST"])
 
+    @needs("status.read")
     @operation("listKinds", "Resources", answers={200: Answer("The kinds.", Kinds)})
     async def kinds(self) -> Response:
         """GET /v1/kinds: what there is, with the schema and the columns of each."""
         Query()
         return Response(self._kinds_body, content_type=JSON)
 
+    @needs("status.read")
     @operation("getKind", "Resources", answers={200: Answer("The kind.", KindDescription)}, problems=(NotFound,))
     async def kind(self, word: str) -> Response:
         """GET /v1/kinds/KIND: one of them, by its name, its plural or an alias."""
@@ -101,6 +104,7 @@ class Resources:
                 return reply(describe_kind(kind))
         return reply(describe_kind(self._kind(word)))
 
+    @needs("resources.read")
     @operation(
         "watchResources",
         "Resources",
@@ -116,10 +120,12 @@ class Resources:
         """GET /v1/watch?kinds=a,b: the changes of several kinds on one connection; without kinds, of all."""
         return events_response(self._watches, self._followed_many(tenant))
 
+    @needs("resources.read")
     async def follow_many(self, tenant: str = DEFAULT_TENANT) -> None:
         """WebSocket /v1/watch?kinds=a,b: the same."""
         await serve_socket(self._watches, self._followed_many(tenant))
 
+    @needs("resources.read")
     async def follow(self, plural: str, tenant: str = DEFAULT_TENANT) -> None:
         """WebSocket /v1/PLURAL?watch: the changes of one kind."""
         kind = self._kind(plural)
@@ -134,6 +140,7 @@ class Resources:
         kinds = [self._kind(word) for word in words] or list(self._kinds.values())
         return followed_kinds(self._conductor, kinds, tenant, query)
 
+    @needs("resources.read")
     @operation(
         "list{Kinds}",
         "{Kinds}",
@@ -157,6 +164,7 @@ class Resources:
         )
         return reply(page)
 
+    @needs("resources.write")
     @operation(
         "create{Kind}",
         "{Kinds}",
@@ -169,10 +177,12 @@ class Resources:
         """POST /v1/PLURAL: a new resource."""
         kind, query = self._kind(plural), Query("dry_run")
         wanted = self._conductor.decode(kind, await json_body(JSON), tenant=tenant)
+        check_subjects(kind, wanted)
         dry_run = query.flag("dry_run")
         made = await self._conductor.create(wanted, dry_run=dry_run)
         return _written(kind, made, "created", dry_run=dry_run)
 
+    @needs("resources.read")
     @operation(
         "get{Kind}",
         "{Kinds}",
@@ -188,6 +198,7 @@ class Resources:
             return Response(b"", 304, {"ETag": etag(found.revision)})
         return reply(found, ETag=etag(found.revision))
 
+    @needs("resources.write")
     @operation(
         "apply{Kind}",
         "{Kinds}",
@@ -212,6 +223,7 @@ class Resources:
         revision, must_exist = expected_revision()
         absent = must_be_absent()
         wanted = self._conductor.decode(kind, await json_body(JSON), name=name, tenant=tenant)
+        check_subjects(kind, wanted)
         try:
             made, outcome = await self._conductor.replace(
                 wanted, expect_revision=revision, create=not must_exist, expect_absent=absent, dry_run=dry_run
@@ -222,6 +234,7 @@ class Resources:
             raise PreconditionFailed("it is not there", subject=error.subject, hint="leave out If-Match") from error
         return _written(kind, made, outcome, dry_run=dry_run)
 
+    @needs("resources.write")
     @operation(
         "patch{Kind}",
         "{Kinds}",
@@ -238,11 +251,19 @@ class Resources:
         document = await json_body(MERGE_PATCH, JSON)
         if not isinstance(document, dict):
             raise Unprocessable("a merge patch of a resource is an object", subject=f"{kind.singular}/{name}")
+        if principal().tenant is not None:
+            # What it would become must not change between the look and the write.
+            revision = revision or (await self._conductor.get(kind, name, tenant)).revision
+            wanted, _ = await self._conductor.patch(
+                kind, name, tenant, document, expect_revision=revision, dry_run=True
+            )
+            check_subjects(kind, wanted)
         made, outcome = await self._conductor.patch(
             kind, name, tenant, document, expect_revision=revision, dry_run=dry_run
         )
         return _written(kind, made, outcome, dry_run=dry_run)
 
+    @needs("resources.delete")
     @operation(
         "delete{Kind}",
         "{Kinds}",
@@ -262,6 +283,7 @@ class Resources:
         )
         return reply(last, 200 if gone else 202)
 
+    @needs("resources.act")
     @operation(
         "actOn{Kind}",
         "{Kinds}",

@@ -13,6 +13,7 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
+from platformd.api.access import needs
 from platformd.api.context import ApiContext
 from platformd.api.openapi import Answer, Parameter, operation
 from platformd.api.openapi.parameters import BYTES, Revision
@@ -44,12 +45,14 @@ class StoreRoutes:
         app.add_url_rule("/v1/store/compact", "store_compact", self.compact, methods=["POST"])
         app.add_url_rule("/v1/store/snapshot", "store_snapshot", self.snapshot, methods=["POST"])
 
+    @needs("store.read")
     @operation("getStore", TAG, answers={200: Answer("The store.", StoreStatus)})
     async def status(self) -> Response:
         """GET /v1/store: how the store is."""
         Query()
         return reply(await self._store.status())
 
+    @needs("store.manage")
     @operation(
         "compactStore",
         TAG,
@@ -63,6 +66,7 @@ class StoreRoutes:
         await self._store.compact(wanted or (await self._store.status()).revision)
         return reply(await self._store.status())
 
+    @needs("backup")
     @operation(
         "takeSnapshot",
         TAG,

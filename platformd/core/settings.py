@@ -74,6 +74,27 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     """How long the closing handshake of a WebSocket may take before the connection is cut off."""
 
 
+class AccessSettings(_Section, frozen=True, kw_only=True):
+    """Who is who. What each role may do: ``platformd access matrix``. On the Unix sockets the daemon's own user, root
+    and the daemon's group are admins; tokens come from ``platformd token create``."""
+
+    peers: tuple[str, ...] = ()
+    """Other users and groups of this machine, on the Unix sockets: ``user:alice=operator``, ``group:survey=reader``,
+    ``user:carol=tenant:survey``. The first that fits counts."""
+    others: Literal["none", "reader"] = "reader"
+    """What everybody else is whom ``daemon.socket_mode`` lets connect."""
+    loopback: Literal["none", "reader", "operator", "admin"] = "reader"
+    """What whoever shows no token over TCP on a loopback address is: any user of this machine, any program in it.
+    Beyond loopback nobody is anything without a token or a certificate."""
+    certificates: tuple[str, ...] = ()
+    """Names in clients' certificates (``http.client_ca_file``): ``cn:planner=operator``, ``dns:gw.example.org=reader``;
+    ``uri:`` and ``email:`` too. The first that fits counts."""
+    max_tokens: int = 1024
+    """Tokens that are kept. Over it: none is created."""
+    max_failures: int = 10
+    """Wrong tokens of one address in a minute that are answered; more are told to wait: 429."""
+
+
 class StoreSettings(_Section, frozen=True, kw_only=True):
     """The coordination store."""
 
@@ -286,6 +307,7 @@ class Settings(_Section, frozen=True, kw_only=True):
 
     daemon: DaemonSettings = msgspec.field(default_factory=DaemonSettings)
     http: HttpSettings = msgspec.field(default_factory=HttpSettings)
+    access: AccessSettings = msgspec.field(default_factory=AccessSettings)
     store: StoreSettings = msgspec.field(default_factory=StoreSettings)
     door: DoorSettings = msgspec.field(default_factory=DoorSettings)
     etcd: EtcdSettings = msgspec.field(default_factory=EtcdSettings)
@@ -333,6 +355,7 @@ def store_socket_for(control_socket: Path) -> Path:
 SECTIONS: dict[str, type[_Section]] = {
     "daemon": DaemonSettings,
     "http": HttpSettings,
+    "access": AccessSettings,
     "store": StoreSettings,
     "door": DoorSettings,
     "etcd": EtcdSettings,

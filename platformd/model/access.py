@@ -111,6 +111,7 @@ RULES: Final = (
     _rule("resources.read",     "all", "all",    "own+global", "all", "get, list and watch resources; their history"),
     _rule("resources.write",    "all", "all",    "own",        "-",   "create and change what is wanted of resources"),
     _rule("resources.delete",   "all", "all",    "own",        "-",   "delete resources"),
+    _rule("resources.act",      "all", "all",    "own",        "-",   "do what kinds offer as actions"),
     _rule("resources.status",   "all", "all",    "own",        "-",   "say how resources are, as a controller"),
     _rule("kv.read",            "all", "all",    "own",        "all", "read and watch keys"),
     _rule("kv.write",           "all", "all",    "own",        "-",   "put and delete keys"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from platformd.access import Gate
 from platformd.api.context import ApiContext
 from platformd.conductor import Conductor
 from platformd.coordination.contract import (
@@ -166,6 +167,7 @@ def make_context(settings: Settings, given: Any | None = None) -> ApiContext:
         conductor=Conductor(store, clock, uuid7(clock), KINDS),
         streams=MemoryStreams(),  # type: ignore[arg-type]
         store=store,
+        gate=Gate(settings.access, store, clock),
         settings=settings,
         clock=clock,
         state=lambda: "running",

@@ -8,25 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from platformd.api import access
-from platformd.api.access import is_loopback_name, may_write
-from platformd.api.server import PeerCredentials
+from platformd.api.access import is_loopback_name
+from platformd.core.peers import PeerCredentials
 from tests.api.conftest import Start
 from tests.api.wire import Client
-
-
-@pytest.mark.parametrize(
-    ("peer", "allowed"),
-    [
-        (PeerCredentials(1, 0, 0), True),
-        (PeerCredentials(1, 1000, 5), True),
-        (PeerCredentials(1, 2000, 100), True),
-        (PeerCredentials(1, 2000, 5, frozenset({7, 100})), True),
-        (PeerCredentials(1, 2000, 5, frozenset({7})), False),
-    ],
-)
-def test_who_may_write(peer: PeerCredentials, allowed: bool) -> None:
-    """Root, the daemon's user, and its group as the primary or a supplementary one."""
-    assert may_write(peer, uid=1000, gid=100) is allowed
 
 
 async def test_the_peer_is_who_connected(start: Start) -> None:
@@ -59,7 +44,6 @@ async def test_strangers_only_read(start: Start, monkeypatch: pytest.MonkeyPatch
         ("PATCH", "/v1/services/s"),
         ("DELETE", "/v1/services/s"),
         ("POST", "/v1/streams/s/messages?subject=s"),
-        ("BREW", "/status"),
     ):
         answer = await client.request(method, path, {"name": "s", "spec": {}})
         assert (answer.status, answer.json["code"]) == (403, "forbidden"), (method, path)
@@ -79,9 +63,8 @@ async def tcp(start: Start) -> AsyncIterator[Client]:
 
 @pytest.mark.parametrize("host", ["localhost:7070", "127.0.0.1", "[::1]:80", "LOCALHOST"])
 async def test_loopback_names_are_served(tcp: Client, host: str) -> None:
-    """Over TCP this machine's names do everything."""
-    answer = await tcp.request("POST", "/v1/services", {"name": "s", "spec": {}}, {"Host": host})
-    assert answer.status == 201
+    """Over TCP this machine's names are served."""
+    assert (await tcp.request("GET", "/v1/services", headers={"Host": host})).status == 200
 
 
 @pytest.mark.parametrize(
@@ -96,7 +79,7 @@ async def test_rebound_names_are_refused(tcp: Client, host: str) -> None:
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
-        ("http://localhost:7070", 201),
+        ("http://localhost:7070", 200),
         ("http://localhost:8888", 403),
         ("http://evil.example", 403),
         ("https://localhost:7070", 403),
@@ -106,8 +89,7 @@ async def test_rebound_names_are_refused(tcp: Client, host: str) -> None:
 async def test_pages_of_other_origins_are_refused(tcp: Client, origin: str, status: int) -> None:
     """Only a page of this very server may ask it."""
     headers = {"Host": "localhost:7070", "Origin": origin}
-    answer = await tcp.request("POST", "/v1/services", {"name": "s", "spec": {}}, headers)
-    assert answer.status == status
+    assert (await tcp.request("GET", "/v1/services", headers=headers)).status == status
 
 
 @pytest.mark.parametrize(

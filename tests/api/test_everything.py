@@ -31,7 +31,7 @@ NOT_SAID = "positive_data_acceptance"
 def asked() -> Iterator[DaemonProcess]:
     """A daemon with a stream that has a record and a consumer; pipelines that were made up get one process at most."""
     with short_directory() as directory:
-        few = {"PLATFORMD_PIPELINES_MAX_WORKERS": "1"}
+        few = {"PLATFORMD_PIPELINES_MAX_WORKERS": "1", "PLATFORMD_ACCESS_LOOPBACK": "admin"}
         with DaemonProcess(directory, "--http", "127.0.0.1:0", environ=few) as daemon:
             with daemon.client as client:
                 prepare(client)

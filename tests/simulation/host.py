@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+from platformd.access import Gate
 from platformd.api.door import serve_door
 from platformd.client.store import RemoteStore, connect_store
 from platformd.coordination.sqlite import open_sqlite
@@ -87,7 +88,8 @@ async def _serve(directory: Path, settings: StoreSettings) -> None:
         whole = Settings(daemon=daemon, store=settings)
 
         async def serve(*, task_status: trio.TaskStatus[str]) -> None:
-            await serve_door(store, whole, stopping=trio.Event(), task_status=task_status)
+            gate = Gate(whole.access, store, SystemClock())
+            await serve_door(store, whole, gate=gate, stopping=trio.Event(), task_status=task_status)
 
         await nursery.start(serve)
         os.write(1, b"ready\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from platformd.access import Gate
 from platformd.api.door import serve_door
 from platformd.client.store import RemoteStore, connect_store
 from platformd.coordination.contract import Store
@@ -25,7 +26,8 @@ async def served(store: Store, directory: Path, *, grace: float = 5.0, **door: A
     settings = Settings(daemon=DaemonSettings(socket=str(directory / "p.sock")), door=DoorSettings(**door))
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_door, store, settings, stopping=stopping, grace=grace))
+        gate = Gate(settings.access, store, SystemClock())
+        await nursery.start(partial(serve_door, store, settings, gate=gate, stopping=stopping, grace=grace))
         try:
             yield settings.socket_path
         finally:

@@ -137,7 +137,7 @@ READS: Final[dict[type, Answer]] = {
     StatusRequest: _status,
     PingRequest: _ping,
 }
-"""What everybody may ask who may open the socket."""
+"""What only looks; what it may look at, the guarded store says."""
 
 WRITES: Final[dict[type, Answer]] = {
     TxnRequest: _txn,
@@ -146,4 +146,4 @@ WRITES: Final[dict[type, Answer]] = {
     RevokeRequest: _revoke,
     CompactRequest: _compact,
 }
-"""What only those may ask who may change things."""
+"""What may change things, and what has small answers."""

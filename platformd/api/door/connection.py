@@ -10,7 +10,6 @@ begun only when the client has taken what was sent before, and a larger one for 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,17 +20,18 @@ import outcome
 import trio
 
 from platformd import __version__
-from platformd.api.access import may_write
+from platformd.access import Gate, guarded
 from platformd.api.door.answers import READS, WRITES
 from platformd.api.door.crew import Crew
 from platformd.api.door.outbox import Outbox
 from platformd.api.door.watches import Watch
-from platformd.api.server import PeerCredentials
 from platformd.coordination.codec import MAGIC, VERSION, FrameBuffer, Malformed, Request, decode_request, frames
 from platformd.coordination.codec.replies import wire_outcome, wire_problem
 from platformd.coordination.codec.requests import CancelRequest, CreditRequest, Hello, TxnRequest, WatchRequest, WirePut
 from platformd.coordination.contract import Compare, Operation, Store, TxnResult
-from platformd.core.errors import Forbidden, InvalidInput, PlatformError, Unsupported
+from platformd.core.errors import Forbidden, InvalidInput, PlatformError, Unauthorized, Unsupported
+from platformd.core.peers import PeerCredentials
+from platformd.model.access import NOBODY
 
 log = logging.getLogger("platformd.api.door")
 
@@ -81,18 +81,22 @@ class Connection:
 
     Args:
         store: what it is about.
+        gate: says who may do what with it.
         sock: the socket, not blocking.
         peer: who is at the other end.
         bounds: its bounds.
     """
 
-    def __init__(self, store: Store, sock: socket.socket, peer: PeerCredentials | None, bounds: Bounds) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, gate: Gate, sock: socket.socket, peer: PeerCredentials | None, bounds: Bounds
+    ) -> None:
+        self._gate = gate
         self._sock = sock
         self._peer = peer
         self._bounds = bounds
-        self._writes = peer is None or may_write(peer, uid=os.geteuid(), gid=os.getegid())
-        self._quick = store.txn_soon if isinstance(store, QuickStore) else None
+        self._principal = NOBODY if peer is None else gate.peer(peer)
+        self._store = guarded(store, self._principal)
+        self._quick = self._store.txn_soon if isinstance(self._store, QuickStore) else None
         self._frames = FrameBuffer(bounds.max_frame)
         self._outbox = Outbox(sock)
         self._watches: dict[int, Watch] = {}
@@ -238,9 +242,7 @@ class Connection:
         size = len(message)
         self._in_flight += 1
         self._bytes_in_flight += size
-        if type(request) in WRITES and not self._writes:
-            self._refuse(request.id, size, self._forbidden())
-        elif isinstance(request, TxnRequest):
+        if isinstance(request, TxnRequest):
             self._take_txn(request, size)
         elif isinstance(request, WatchRequest):
             self._take_watch(request, size)
@@ -265,7 +267,9 @@ class Connection:
             error = InvalidInput(f"watch {request.id} is there already", subject="store door")
             self._refuse(request.id, size, error)
             return
-        watch = self._watches[request.id] = Watch(self._store, request, self._outbox, self._bounds.max_credit)
+        watch = self._watches[request.id] = Watch(
+            self._store, request, self._outbox, self._bounds.max_credit, self._note
+        )
         self._nursery.start_soon(self._run_watch, watch, request.id, size)
 
     async def _run_watch(self, watch: Watch, request_id: int, size: int) -> None:
@@ -322,6 +326,7 @@ class Connection:
             self._finish(size)
 
     def _refuse(self, request_id: int, size: int, error: PlatformError) -> None:
+        self._note(error)
         self._outbox.put(wire_problem(request_id, error))
         self._finish(size)
 
@@ -330,12 +335,11 @@ class Connection:
         self._bytes_in_flight -= size
         self._reader.unpark()
 
-    def _forbidden(self) -> Forbidden:
-        return Forbidden(
-            f"user {self._peer.uid if self._peer else '?'} may read here, not change anything",
-            subject="store door",
-            hint="ask as the daemon's user, as root, or as a member of the daemon's group",
-        )
+    def _note(self, error: PlatformError) -> None:
+        """Put down a refusal; other errors are none."""
+        if isinstance(error, Forbidden | Unauthorized):
+            address = f"unix:{self._peer.pid}" if self._peer else "store door"
+            self._gate.refused(self._principal, str(error.details.get("operation", "store door")), address, error)
 
 
 def _is_small(request: TxnRequest) -> bool:

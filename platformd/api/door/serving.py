@@ -9,13 +9,14 @@ from typing import Final
 
 import trio
 
+from platformd.access import Gate
 from platformd.api.door.connection import Bounds, Connection
-from platformd.api.server.connection import peer_credentials
 from platformd.api.server.sockets import BoundSocket, open_store_socket
 from platformd.coordination.codec import append_frame
 from platformd.coordination.codec.replies import wire_problem
 from platformd.coordination.contract import Store
 from platformd.core.errors import LimitReached
+from platformd.core.peers import peer_credentials
 from platformd.core.quantities import seconds, size_bytes
 from platformd.core.settings import DoorSettings, Settings
 
@@ -27,6 +28,7 @@ async def serve_door(
     store: Store,
     settings: Settings,
     *,
+    gate: Gate,
     stopping: trio.Event,
     grace: float | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
@@ -40,6 +42,7 @@ async def serve_door(
     Args:
         store: the engine.
         settings: ``daemon.socket``, ``daemon.socket_mode`` and the section ``door``.
+        gate: says who may do what with it.
         stopping: set by whoever wants it to stop.
         grace: seconds; ``None`` for half of ``daemon.stop_deadline``.
         task_status: trio's.
@@ -50,7 +53,7 @@ async def serve_door(
     grace = seconds(settings.daemon.stop_deadline) / 2 if grace is None else grace
     bound = await trio.to_thread.run_sync(open_store_socket, settings)
     try:
-        pool = _Pool(store, settings.door)
+        pool = _Pool(store, gate, settings.door)
         async with trio.open_nursery() as nursery:
             await _accept(pool, bound, nursery, stopping, task_status)
             pool.stop()
@@ -81,8 +84,8 @@ async def _accept(
 class _Pool:
     """The open connections."""
 
-    def __init__(self, store: Store, settings: DoorSettings) -> None:
-        self._store = store
+    def __init__(self, store: Store, gate: Gate, settings: DoorSettings) -> None:
+        self._store, self._gate = store, gate
         self._bounds = Bounds(
             max_frame=size_bytes(settings.max_frame),
             max_in_flight=settings.max_in_flight,
@@ -100,7 +103,7 @@ class _Pool:
         if len(self._open) >= self._max_connections:
             self._turn_away(sock)
             return
-        connection = Connection(self._store, sock, peer_credentials(sock), self._bounds)
+        connection = Connection(self._store, self._gate, sock, peer_credentials(sock), self._bounds)
         self._open.add(connection)
         try:
             await connection.run()

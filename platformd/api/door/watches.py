@@ -22,13 +22,22 @@ class Watch:
         request: what was asked for.
         outbox: where batches go.
         max_credit: the most credit that is kept, bytes.
+        note: told what ends it.
     """
 
-    def __init__(self, store: Store, request: WatchRequest, outbox: Outbox, max_credit: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        request: WatchRequest,
+        outbox: Outbox,
+        max_credit: int,
+        note: Callable[[PlatformError], None],
+    ) -> None:
         self._store = store
         self._request = request
         self._outbox = outbox
         self._max_credit = max_credit
+        self._note = note
         self._credit = min(request.credit, max_credit)
         self._more = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
@@ -54,6 +63,7 @@ class Watch:
             with self._scope:
                 await self._hand_on(answered)
         except PlatformError as error:
+            self._note(error)
             self._outbox.put(wire_problem(number, error))
             answered()
 

@@ -27,11 +27,21 @@ from platformd.core.errors import (
     LimitReached,
     OutcomeUnknown,
     PlatformError,
+    Unauthorized,
     Unavailable,
 )
 
 JSON: Final = "application/json"
-COMMON: Final = (InvalidInput, Forbidden, LimitReached, PlatformError, Corrupted, Unavailable, OutcomeUnknown)
+COMMON: Final = (
+    InvalidInput,
+    Unauthorized,
+    Forbidden,
+    LimitReached,
+    PlatformError,
+    Corrupted,
+    Unavailable,
+    OutcomeUnknown,
+)
 """What any operation may be answered with."""
 
 

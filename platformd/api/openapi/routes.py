@@ -14,6 +14,7 @@ from typing import Final, Literal
 from quart import Response, current_app, request
 from quart_trio import QuartTrio
 
+from platformd.api.access import needs
 from platformd.api.context import ApiContext
 from platformd.api.openapi.declared import Answer, operation
 from platformd.api.openapi.document import openapi_document
@@ -51,6 +52,7 @@ class Description:
         app.add_url_rule("/v1/docs", "docs", self.docs, methods=["GET"])
         app.add_url_rule("/v1/docs/<file>", "docs_file", self.docs_file, methods=["GET"])
 
+    @needs("status.read")
     @operation(
         "getOpenapi",
         TAG,
@@ -69,12 +71,14 @@ class Description:
             self._tag = _tag(self._document)
         return _tagged(self._document, self._tag, JSON)
 
+    @needs("status.read")
     @operation("getDocs", TAG, answers={200: Answer("The page.", str, ("text/html",), headers=("ETag",))})
     async def docs(self) -> Response:
         """GET /v1/docs: this document as a page on which operations can be tried."""
         Query()
         return self._file(PAGE)
 
+    @needs("status.read")
     @operation(
         "getDocsFile",
         TAG,

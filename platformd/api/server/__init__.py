@@ -28,7 +28,6 @@ above): a connection whose handshake the application accepts leaves HTTP for a `
 ``serving``           all connections: their number, and the stop
 """
 
-from platformd.api.server.connection import PeerCredentials
 from platformd.api.server.serving import serve
 
-__all__ = ["PeerCredentials", "serve"]
+__all__ = ["serve"]

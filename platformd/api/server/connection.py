@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import h11
-import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -36,6 +33,7 @@ from hypercorn.utils import parse_socket_addr
 from platformd.api.server.protocol import GOING_AWAY, STOPPING, ControlProtocol
 from platformd.api.server.websocket import WebSocketLimits
 from platformd.core.errors import DeadlineExceeded
+from platformd.core.peers import peer_credentials
 
 log = logging.getLogger("platformd.api.server")
 
@@ -45,18 +43,6 @@ WRITE_BYTES: Final = 64 * 1024
 """A response is written in pieces of this size; each has ``write_timeout``."""
 LINGER_SECONDS: Final = 2.0
 """How long what a client still sends is read and dropped before its connection is closed."""
-_SO_PEERGROUPS: Final = 59
-"""Linux' socket option for the groups of the peer; Python has no name for it."""
-
-
-class PeerCredentials(msgspec.Struct, frozen=True):
-    """Who connected to the Unix socket, as the kernel saw it when it did."""
-
-    pid: int
-    uid: int
-    gid: int
-    groups: frozenset[int] = frozenset()
-    """Supplementary groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +54,6 @@ class Limits:
     keep_alive_timeout: float
     max_body: int
     websocket: WebSocketLimits
-
-
-def peer_credentials(sock: Any) -> PeerCredentials | None:
-    """Who is at the other end of ``sock``; ``None`` when it is not a Unix socket."""
-    if sock.family != socket.AF_UNIX:
-        return None
-    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    groups: frozenset[int] = frozenset()
-    with contextlib.suppress(OSError):  # more groups than fit: then the primary one decides
-        found = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
-        groups = frozenset(struct.unpack(f"{len(found) // 4}I", found))
-    return PeerCredentials(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, groups)
 
 
 class RequestTasks:

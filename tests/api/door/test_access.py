@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from platformd.access import Gate
 from platformd.api.door import serving
-from platformd.api.server import PeerCredentials
 from platformd.coordination.codec import frames
 from platformd.coordination.codec.replies import ProblemReply
+from platformd.core.peers import PeerCredentials
+from platformd.model.access import Principal, Scope, allowed, scope_of
 from tests.api.door.wire import connect, door
 
 READS = [
@@ -23,7 +28,6 @@ READS = [
 WRITES = [
     (frames.TXN, (), ((frames.PUT, b"k", b"v"),)),
     (frames.TXN, (), ((frames.DELETE, b"a", b"z"),)),
-    (frames.TXN, (), ()),
     (frames.GRANT, 10),
     (frames.KEEP_ALIVE, 1),
     (frames.REVOKE, 1),
@@ -56,3 +60,66 @@ async def test_socket_has_the_control_sockets_mode(tmp_path: Path) -> None:
     """The door's file is as open as the control socket's would be."""
     async with door(tmp_path) as address:
         assert address.with_suffix(".store").stat().st_mode & 0o777 == 0o660
+
+
+MINE, THEIRS = "survey", "planets"
+WHO = [
+    Principal(name="ops", role="operator", how="token"),
+    Principal(name="survey", role="tenant", how="token", tenant=MINE),
+    Principal(name="look", role="reader", how="token"),
+    Principal(name="guest", role="reader", how="token", tenant=MINE),
+    Principal(name="none", role=None, how="peer"),
+]
+Ask = tuple[Any, ...]
+
+
+def _asks(key: bytes) -> Iterator[tuple[str, Ask]]:
+    """Requests about one key and those below it, each with its operation."""
+    end = key[:-1] + bytes([key[-1] + 1])
+    yield "kv.read", (frames.GET, key)
+    yield "kv.read", (frames.LIST, key, end)
+    yield "kv.read", (frames.WATCH, key, end, 0, False, None, 1000)
+    for place in ((0, 1), (1, 0)):
+        for operation, form in (
+            ("kv.read", (frames.READ, key)),
+            ("kv.read", (frames.READ, key, end)),
+            ("kv.write", (frames.PUT, key, b"v")),
+            ("kv.write", (frames.DELETE, key)),
+            ("kv.write", (frames.DELETE, key, end)),
+        ):
+            yield operation, (frames.TXN, (), *(((form,) if here else ()) for here in place))
+    yield "kv.read", (frames.TXN, ((key, "version", "==", 9),), ())
+
+
+@pytest.mark.parametrize("who", WHO, ids=lambda who: who.name)
+async def test_the_door_asks_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: Principal) -> None:
+    """What touches a key is let through exactly when the table allows it in the key's scope; all of it is audited."""
+    monkeypatch.setattr(Gate, "peer", lambda *_: who)
+    refused: list[str] = []
+    monkeypatch.setattr(Gate, "refused", lambda _gate, _who, operation, *_: refused.append(operation))
+    numbers = itertools.count(1)
+    expected: list[str] = []
+    async with door(tmp_path) as address, await connect(address) as raw:
+        await raw.hello()
+
+        async def ask(operation: str, request: Ask, *, may: bool) -> None:
+            number = next(numbers)
+            await raw.send((request[0], number, *request[1:]))
+            while (reply := await raw.receive()).id != number:
+                pass  # what a watch says
+            is_refused = isinstance(reply, ProblemReply) and reply.problem["code"] in ("forbidden", "unauthorized")
+            assert is_refused is not may, (operation, request)
+            if is_refused:
+                expected.append(operation)
+
+        for whose, key in ((MINE, b"tenants/survey/k"), (THEIRS, b"tenants/planets/k"), (None, b"k")):
+            for operation, request in _asks(key):
+                await ask(operation, request, may=allowed(who, operation, scope_of(who, whose)))
+        everything = (frames.LIST, b"tenants/survey/", None)
+        await ask("kv.read", everything, may=allowed(who, "kv.read", "other"))
+        await ask("store.manage", (frames.COMPACT, 1), may=allowed(who, "store.manage", "global"))
+        await ask("store.read", (frames.STATUS,), may=allowed(who, "store.read", "global"))
+        own: Scope = "own" if who.tenant else "global"
+        await ask("leases.write", (frames.GRANT, 10), may=allowed(who, "leases.write", own))
+        await ask("leases.read", (frames.LEASES,), may=who.tenant is None and allowed(who, "leases.read", "global"))
+    assert refused == expected
