@@ -146,7 +146,7 @@ int main(int count, char **arguments)
 {
     const char *directory = count > 1 ? arguments[1] : "/var/tmp/platformd-bench";
     double seconds = count > 2 ? atof(arguments[2]) : 2.0;
-    const pd_options options = {64u << 20, 16u << 20, 8u << 20, 64u << 20, 4, 4, 4};
+    const pd_options options = {64u << 20, 16u << 20, 8u << 20, 64u << 20, 4, 4, 4, 0, NULL};
     const pd_stream_config config = {.max_bytes = (uint64_t)2 << 30, .duplicate_window_ns = 0};
     const char *subject = "bench";
     pd_error error;

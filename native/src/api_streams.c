@@ -230,7 +230,7 @@ int pd_stream_know_subjects(pd_engine *engine, const char *name, pd_error *error
         return PD_NO_STREAM;
     pthread_mutex_lock(&stream->lock);
     int rc = pd_stream_index_require(stream, error);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_stream_unref(stream);
     return rc;
 }

@@ -24,6 +24,11 @@ static int check_options(const pd_options *options, pd_error *error)
 static int start(pd_engine *engine, pd_error *error)
 {
     int rc = pd_hash_key_make(&engine->hash_key, error);
+    if (rc == PD_OK && engine->options.zstd != NULL) {
+        rc = pd_pool_init(&engine->frames, engine->options.zstd, engine->options.decompressed_cache, error);
+        engine->pool = &engine->frames;
+        engine->options.zstd = NULL; /* the caller's */
+    }
     if (rc == PD_OK)
         rc = pd_make_directory(engine->directory, error);
     if (rc == PD_OK)
@@ -54,6 +59,7 @@ int pd_engine_open(const char *directory, const pd_options *options, pd_engine *
     engine->options = *options;
     engine->completions.event_fd = -1;
     pd_gate_init(&engine->gate);
+    pd_packer_init(&engine->packer, options->zstd != NULL ? &engine->frames.zstd : NULL);
     pthread_mutex_init(&engine->opening, NULL);
     pthread_mutex_init(&engine->lock, NULL);
     if ((rc = start(engine, error)) != PD_OK) {
@@ -74,6 +80,7 @@ void pd_engine_stop(pd_engine *engine)
     if (broker != NULL)
         pd_broker_quiesce(broker);
     pd_gate_close(&engine->gate);
+    pd_packer_stop(&engine->packer);
     pd_commit_stop(&engine->commit);
     pthread_mutex_lock(&engine->opening);
     for (uint32_t i = 0; i < engine->stream_count; i++)
@@ -91,10 +98,13 @@ void pd_engine_free(pd_engine *engine)
         pd_stream_unref(engine->streams[i]);
     pd_commit_fini(&engine->commit);
     pd_gate_fini(&engine->gate);
+    pd_packer_fini(&engine->packer);
     pd_completions_fini(&engine->completions);
     pd_advisories_fini(&engine->advisories);
     pd_router_free(engine->router);
     free(engine->streams);
+    if (engine->pool != NULL)
+        pd_pool_fini(engine->pool);
     pthread_mutex_destroy(&engine->opening);
     pthread_mutex_destroy(&engine->lock);
     free(engine->directory);

@@ -9,8 +9,10 @@
 #include "base.h"
 #include "commit.h"
 #include "completion.h"
+#include "frames.h"
 #include "gate.h"
 #include "hash.h"
+#include "packer.h"
 #include "router.h"
 #include "stream.h"
 #include "timer.h"
@@ -32,7 +34,7 @@ struct pd_counters {
 };
 
 /* Locks, outermost first: engine.opening; engine.lock; a stream's lock; then the commit thread's, the timer's, the
- * ring's and the broker's, which are leaves. A stream's lock is never taken while engine.lock is held. */
+ * packer's, the ring's and the broker's, which are leaves. A stream's lock is never taken while engine.lock is held. */
 struct pd_engine {
     char *directory;
     pd_options options;
@@ -54,6 +56,9 @@ struct pd_engine {
     struct pd_completions completions;
     struct pd_advisories advisories;
     struct pd_gate gate;
+    struct pd_packer packer;
+    struct pd_frame_pool frames;
+    struct pd_frame_pool *pool;         /* that, or NULL: there is no zstd */
     _Atomic(struct pd_broker *) broker; /* set once */
     _Atomic(struct pd_live *) live;     /* set once: who is told what readers see */
 };

@@ -127,15 +127,31 @@ uint64_t pd_log_nth(const struct pd_log *log, uint64_t skip)
     return segment->base + at + skip;
 }
 
+/* The share of so many bytes of the segment that its erased records are. */
+static uint64_t erased_share(const struct pd_segment *segment, uint64_t bytes)
+{
+    return (uint64_t)((double)bytes * (double)segment->erased.count / (double)record_count(segment));
+}
+
 uint64_t pd_log_kept_bytes(const struct pd_log *log)
 {
     uint64_t bytes = log->bytes;
-    for (size_t i = 0; log->erased > 0 && i < log->count; i++) {
-        const struct pd_segment *segment = log->segments[i];
-        if (segment->erased.count > 0)
-            bytes -= (uint64_t)((double)segment->size * (double)segment->erased.count / (double)record_count(segment));
-    }
+    for (size_t i = 0; log->erased > 0 && i < log->count; i++)
+        if (log->segments[i]->erased.count > 0)
+            bytes -= erased_share(log->segments[i], pd_segment_stored(log->segments[i]));
     return bytes;
+}
+
+uint64_t pd_log_kept_size(const struct pd_log *log)
+{
+    uint64_t size = 0;
+    for (size_t i = 0; i < log->count; i++) {
+        const struct pd_segment *segment = log->segments[i];
+        size += segment->size;
+        if (segment->erased.count > 0)
+            size -= erased_share(segment, segment->size);
+    }
+    return size;
 }
 
 /* The journal */

@@ -38,8 +38,11 @@ uint64_t pd_log_count(const struct pd_log *log, uint64_t from, uint64_t to);
 /* The kept record with `skip` kept ones before it, from the first on; skip is less than log->kept. */
 uint64_t pd_log_nth(const struct pd_log *log, uint64_t skip);
 
-/* Bytes of what is kept: where something was erased, the share of its segment that its records are. */
+/* Bytes on the disk of what is kept: where something was erased, the share of its segment that its records are. */
 uint64_t pd_log_kept_bytes(const struct pd_log *log);
+
+/* The same as they were before they were compressed. */
+uint64_t pd_log_kept_size(const struct pd_log *log);
 
 /* Remove the files of sealed segments of which nothing is kept and everything is durable, as pd_log_drop_oldest.
  * False when one could not be removed yet. */

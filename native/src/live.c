@@ -113,7 +113,7 @@ static bool next_batch(struct pd_live *live, struct pd_stream *stream, struct pd
     uint64_t to = heard && !stream->closed ? stream->live_sequence : before;
     if (!any)
         stream->live_dirty = false; /* from here on it is marked again */
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_feed_mark(live, stream, before + 1, to);
     return any;
 }

@@ -47,7 +47,8 @@ bool pd_log_push(struct pd_log *log, struct pd_segment *segment)
 
 int pd_log_open(struct pd_log *log, const char *directory, const struct pd_log_options *options, pd_error *error)
 {
-    *log = (struct pd_log){.options = *options};
+    *log = (struct pd_log){.options = *options, .sealed = true};
+    pd_frames_init(&log->frames, options->pool);
     if (strlen(directory) >= PD_PATH_MAX - 32)
         return pd_fail(error, PD_INVALID, "the path of the log %.300s is too long", directory);
     log->directory = strdup(directory);
@@ -106,6 +107,7 @@ int pd_log_seal(struct pd_log *log, pd_error *error)
         return pd_fail(error, PD_LIMIT_REACHED, "no memory for one more segment of %.300s", log->directory);
     }
     log->grown = true;
+    log->sealed = true;
     log->hollow = log->hollow || (active->erased.count > 0 && active->erased.count == active->last + 1 - active->base);
     if (active->synced == active->size) /* else pd_log_sync_end closes it */
         pd_segment_close_file(active);
@@ -221,12 +223,25 @@ uint64_t pd_log_oldest_expires_ns(struct pd_log *log)
     return pd_add_saturating(log->segments[0]->newest_time_ns, log->options.max_age_ns);
 }
 
+int pd_log_unlink(const struct pd_log *log, uint64_t base, const char *suffix, pd_error *error)
+{
+    char path[PD_PATH_MAX];
+    pd_segment_path(path, log->directory, base, suffix);
+    return unlink(path) == 0 || errno == ENOENT ? PD_OK : pd_fail_errno(error, "cannot remove", path);
+}
+
 int pd_log_drop(struct pd_log *log, size_t at, struct pd_segment **dropped, pd_error *error)
 {
     struct pd_segment *segment = log->segments[at];
+    int rc = segment->twin ? pd_log_unlink(log, segment->base, PD_PACKED, error) : PD_OK;
+    if (rc != PD_OK)
+        return rc;
     if (unlink(segment->path) != 0 && errno != ENOENT)
         return pd_fail_errno(error, "cannot remove", segment->path);
-    log->bytes -= segment->size;
+    if (segment->packed != NULL)
+        pd_packed_detach(segment->packed);
+    segment->twin = false;
+    log->bytes -= pd_segment_stored(segment);
     log->erased -= segment->erased.count;
     log->kept -= segment->last + 1 - segment->base - segment->erased.count;
     log->count--;

@@ -11,8 +11,9 @@
 struct pd_log_options {
     uint64_t segment_size;
     uint64_t max_batch;
-    uint64_t max_age_ns; /* 0: no limit */
-    uint64_t max_bytes;  /* 0: no limit */
+    uint64_t max_age_ns;        /* 0: no limit */
+    uint64_t max_bytes;         /* 0: no limit */
+    struct pd_frame_pool *pool; /* NULL: segments that are compressed cannot be read */
 };
 
 struct pd_log {
@@ -24,7 +25,7 @@ struct pd_log {
     uint64_t last_sequence;
     uint64_t durable_sequence; /* up to here fdatasync has been answered */
     uint64_t newest_time_ns;
-    uint64_t bytes;
+    uint64_t bytes;              /* on the disk */
     uint64_t first;              /* of what is kept; last_sequence + 1: nothing is */
     uint64_t kept;               /* records */
     uint64_t erased;             /* records that are still in files */
@@ -34,8 +35,10 @@ struct pd_log {
     struct pd_run erasing;       /* of the change under way */
     struct pd_journal *erasures; /* NULL: nothing was ever erased */
     uint64_t cut_bytes;          /* torn tail that opening removed */
+    struct pd_frames frames;     /* of compressed segments, that are decompressed */
     uint32_t epoch;
     bool grown;  /* a segment was made, and the directory not synced since */
+    bool sealed; /* since somebody last looked for what can be compressed */
     bool failed; /* a sync failed, or an append could not be undone: nothing more is taken */
 };
 
@@ -88,6 +91,9 @@ int pd_log_seal(struct pd_log *log, pd_error *error);
 
 /* The segment that has the sequence in its file, or NULL. */
 struct pd_segment *pd_log_segment(const struct pd_log *log, uint64_t sequence);
+
+/* Remove a file of the log; that it is not there is fine. */
+int pd_log_unlink(const struct pd_log *log, uint64_t base, const char *suffix, pd_error *error);
 
 /* For recover.c. */
 int pd_log_recover(struct pd_log *log, pd_error *error);

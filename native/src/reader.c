@@ -13,13 +13,13 @@ static bool in_batch(const struct pd_reader *reader, uint64_t sequence)
 }
 
 /* Begin at the batch that begins at offset. */
-static int enter(struct pd_reader *reader, const struct pd_segment *segment, uint64_t offset, uint64_t sequence,
+static int enter(struct pd_reader *reader, struct pd_segment *segment, uint64_t offset, uint64_t sequence,
                  pd_error *error)
 {
     reader->placed = false;
-    const uint8_t *batch = segment->map + offset;
-    if (!pd_batch_stored(batch, segment->size - offset, true, &reader->header))
-        return pd_segment_corrupted(segment, offset, error);
+    int rc = pd_segment_batch(segment, offset, true, &reader->header, error);
+    if (rc != PD_OK)
+        return rc;
     uint64_t base = reader->header.base_sequence;
     if (sequence < base || sequence - base >= reader->header.record_count)
         return pd_segment_corrupted(segment, offset, error);
@@ -27,7 +27,8 @@ static int enter(struct pd_reader *reader, const struct pd_segment *segment, uin
     reader->batch_offset = offset;
     reader->record_offset = reader->header.records_offset;
     reader->sequence = base;
-    reader->batch = batch;
+    reader->batch = segment->map + offset;
+    reader->packed = segment->packed;
     reader->placed = true;
     return PD_OK;
 }
@@ -40,8 +41,10 @@ int pd_reader_seek_batch(struct pd_reader *reader, const struct pd_log *log, uin
                        log->directory);
     if (reader->placed && reader->segment_base == segment->base) {
         if (in_batch(reader, sequence)) {
+            int rc = pd_segment_load(segment, reader->batch_offset, reader->header.length, error);
             reader->batch = segment->map + reader->batch_offset;
-            return PD_OK;
+            reader->packed = segment->packed;
+            return rc;
         }
         if (sequence == reader->header.base_sequence + reader->header.record_count)
             return enter(reader, segment, reader->batch_offset + reader->header.length, sequence, error);

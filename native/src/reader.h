@@ -1,5 +1,6 @@
-/* A place in a log from which records are read one after the other. What it points at is valid until the
- * stream's lock is given up; the place itself stays good, also when segments are dropped. */
+/* A place in a log from which records are read one after the other. What it points at is valid until something else of
+ * the log is read, or, when it is pinned, until the stream's lock is given up; the place itself stays good, also when
+ * segments are dropped or compressed. */
 #ifndef PD_READER_H
 #define PD_READER_H
 
@@ -14,7 +15,8 @@ struct pd_reader {
     uint64_t record_offset; /* from the batch's start */
     bool placed;            /* the three above are good, and the batch's checksums were right */
     struct pd_batch_header header;
-    const uint8_t *batch; /* set by seek and step */
+    const uint8_t *batch;     /* set by seek */
+    struct pd_packed *packed; /* the same: what the batch lies in when that is compressed, else NULL */
     struct pd_record record;
 };
 
@@ -24,6 +26,13 @@ int pd_reader_seek(struct pd_reader *reader, const struct pd_log *log, uint64_t 
 
 /* Only place it on the batch with the sequence: reader->batch and header are good, the record is not. */
 int pd_reader_seek_batch(struct pd_reader *reader, const struct pd_log *log, uint64_t sequence, pd_error *error);
+
+/* Keep what it points at until pd_frames_unpin: others of the log are read meanwhile. */
+static inline void pd_reader_pin(const struct pd_reader *reader)
+{
+    if (reader->packed != NULL)
+        pd_packed_pin(reader->packed, reader->batch_offset, reader->header.length);
+}
 
 static inline const uint8_t *pd_reader_record(const struct pd_reader *reader)
 {

@@ -17,7 +17,12 @@
  * bad place is intact, the search begins behind its length.
  *
  * Only the end is read: scanning begins at the last segment whose first batch says that everything before it
- * was durable. Sealed segments before it are checked when they are read.
+ * was durable. Sealed segments before it are checked when they are read. What was compressed had been durable, and
+ * so had everything before it: scanning begins behind it at the earliest.
+ *
+ * Compressing a segment goes in this order: BASE.zst.new is written and synced, renamed to BASE.zst, the directory
+ * synced, BASE.seg removed. So BASE.zst.new is nothing, and where both of the others are there they are the same: the
+ * one that was not compressed is kept.
  */
 #include "log.h"
 
@@ -29,78 +34,118 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static int compare_bases(const void *left, const void *right)
+/* The files of a log, by their names. */
+struct name {
+    uint64_t base;
+    bool packed;
+};
+
+struct names {
+    struct name *items;
+    size_t count;
+    size_t capacity;
+};
+
+/* Of one base, the file that is not compressed comes first. */
+static int compare_names(const void *left, const void *right)
 {
-    uint64_t a = *(const uint64_t *)left;
-    uint64_t b = *(const uint64_t *)right;
-    return (a > b) - (a < b);
+    const struct name *a = left;
+    const struct name *b = right;
+    return a->base != b->base ? (a->base > b->base) - (a->base < b->base) : a->packed - b->packed;
 }
 
-static bool segment_name(const char *name, uint64_t *base)
+/* What the name ends with behind its 20 digits, or NULL. */
+static const char *segment_name(const char *name, uint64_t *base)
 {
     unsigned long long value;
     int end = 0;
-    if (strlen(name) != 24 || sscanf(name, "%20llu.seg%n", &value, &end) != 1 || end != 24)
-        return false;
+    if (strlen(name) < 24 || sscanf(name, "%20llu%n", &value, &end) != 1 || end != 20)
+        return NULL;
     *base = value;
-    return true;
+    return name + end;
 }
 
-static int list_bases(const char *directory, uint64_t **bases, size_t *count, pd_error *error)
+static int list_names(const char *directory, struct names *names, pd_error *error)
 {
     DIR *opened = opendir(directory);
     if (opened == NULL)
         return pd_fail_errno(error, "cannot open the directory", directory);
-    size_t capacity = 0;
     int rc = PD_OK;
     for (struct dirent *entry; rc == PD_OK && (entry = readdir(opened)) != NULL;) {
         uint64_t base;
-        if (!segment_name(entry->d_name, &base))
-            continue;
-        if (pd_reserve((void **)bases, &capacity, *count + 1, sizeof **bases))
-            (*bases)[(*count)++] = base;
-        else
-            rc = pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", directory);
+        const char *suffix = segment_name(entry->d_name, &base);
+        bool packed = suffix != NULL && strcmp(suffix, PD_PACKED) == 0;
+        if (suffix != NULL && strcmp(suffix, PD_PACKED PD_NEW) == 0) {
+            if (unlinkat(dirfd(opened), entry->d_name, 0) != 0)
+                rc = pd_fail_errno(error, "cannot remove what is left in", directory);
+        } else if (packed || (suffix != NULL && strcmp(suffix, PD_PLAIN) == 0)) {
+            if (pd_reserve((void **)&names->items, &names->capacity, names->count + 1, sizeof *names->items))
+                names->items[names->count++] = (struct name){base, packed};
+            else
+                rc = pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", directory);
+        }
     }
     closedir(opened);
-    if (*count > 1)
-        qsort(*bases, *count, sizeof **bases, compare_bases);
+    if (names->count > 1)
+        qsort(names->items, names->count, sizeof *names->items, compare_names);
     return rc;
 }
 
-/* Finish what a crash left of segments that were to go. */
-static int remove_gone(const struct pd_log *log, const struct pd_erasures *erasures, uint64_t *bases, size_t *count,
+/* Finish what a crash left of segments that were to go, and of those that were being compressed. */
+static int remove_gone(const struct pd_log *log, const struct pd_erasures *erasures, struct names *names,
                        pd_error *error)
 {
-    char path[PD_PATH_MAX];
     size_t kept = 0;
-    for (size_t i = 0; i < *count; i++) {
-        if (!pd_erasures_gone(erasures, bases[i])) {
-            bases[kept++] = bases[i];
+    for (size_t i = 0; i < names->count; i++) {
+        struct name name = names->items[i];
+        bool twice = kept > 0 && names->items[kept - 1].base == name.base;
+        if (!twice && !pd_erasures_gone(erasures, name.base)) {
+            names->items[kept++] = name;
             continue;
         }
-        snprintf(path, sizeof path, "%s/%020llu.seg", log->directory, (unsigned long long)bases[i]);
-        if (unlink(path) != 0)
-            return pd_fail_errno(error, "cannot remove", path);
+        int rc = pd_log_unlink(log, name.base, name.packed ? PD_PACKED : PD_PLAIN, error);
+        if (rc != PD_OK)
+            return rc;
     }
-    *count = kept;
+    names->count = kept;
+    return PD_OK;
+}
+
+static int open_segment(struct pd_log *log, const struct name *name, struct pd_segment **segment, pd_error *error)
+{
+    if (!name->packed) {
+        int rc = pd_segment_open(log->directory, name->base, pd_log_segment_limit(&log->options), segment, error);
+        if (rc == PD_OK)
+            (*segment)->size = (*segment)->synced = (*segment)->allocated;
+        return rc;
+    }
+    int rc = pd_segment_open_packed(log->directory, name->base, &log->frames, segment, error);
+    if (rc != PD_OK)
+        return rc;
+    log->epoch = pd_max64(log->epoch, (*segment)->packed->header.epoch);
+    log->newest_time_ns = pd_max64(log->newest_time_ns, (*segment)->newest_time_ns);
     return PD_OK;
 }
 
 /* All segments as they are on the disk: `size` is that of the file, `last` what the next one's name says and what
  * was removed between them. */
-static int open_segments(struct pd_log *log, const struct pd_erasures *erasures, const uint64_t *bases, size_t count,
+static int open_segments(struct pd_log *log, const struct pd_erasures *erasures, const struct names *names,
                          pd_error *error)
 {
-    uint64_t limit = pd_log_segment_limit(&log->options);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < names->count; i++) {
         struct pd_segment *segment;
-        int rc = pd_segment_open(log->directory, bases[i], limit, &segment, error);
+        uint64_t base = names->items[i].base;
+        int rc = open_segment(log, &names->items[i], &segment, error);
         if (rc != PD_OK)
             return rc;
-        segment->size = segment->synced = segment->allocated;
-        if (i + 1 < count)
-            segment->last = pd_erasures_last(erasures, bases[i], bases[i + 1]);
+        uint64_t last = i + 1 < names->count ? pd_erasures_last(erasures, base, names->items[i + 1].base) : 0;
+        if (segment->packed != NULL && last != 0 && last != segment->last) {
+            rc = pd_segment_corrupted(segment, segment->size, error);
+            pd_segment_unref(segment);
+            return rc;
+        }
+        if (last != 0)
+            segment->last = last;
         if (!pd_log_push(log, segment)) {
             pd_segment_unref(segment);
             return pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", log->directory);
@@ -265,19 +310,11 @@ static int settle(struct pd_log *log, size_t from, pd_error *error)
     return pd_sync_directory(log->directory, error);
 }
 
-static int recover_segments(struct pd_log *log, pd_error *error)
-{
-    size_t from = log->count - 1;
-    while (from > 0 && !begins_after_durable(log->segments[from]))
-        from--;
-    int rc = scan_end(log, from, error);
-    return rc == PD_OK ? settle(log, from, error) : rc;
-}
-
-static int first_segment(struct pd_log *log, pd_error *error)
+/* A segment to write to: that is never a compressed one. */
+static int add_segment(struct pd_log *log, uint64_t base, pd_error *error)
 {
     struct pd_segment *segment;
-    int rc = pd_segment_create(log->directory, 1, pd_log_segment_limit(&log->options), &segment, error);
+    int rc = pd_segment_create(log->directory, base, pd_log_segment_limit(&log->options), &segment, error);
     if (rc == PD_OK && !pd_log_push(log, segment)) {
         pd_segment_unref(segment);
         rc = pd_fail(error, PD_LIMIT_REACHED, "no memory for the segments of %.300s", log->directory);
@@ -285,21 +322,40 @@ static int first_segment(struct pd_log *log, pd_error *error)
     return rc == PD_OK ? pd_sync_directory(log->directory, error) : rc;
 }
 
+/* Where scanning begins. */
+static size_t scan_from(const struct pd_log *log)
+{
+    size_t from = log->count - 1;
+    while (from > 0 && log->segments[from - 1]->packed == NULL && !begins_after_durable(log->segments[from]))
+        from--;
+    return from;
+}
+
+static int recover_segments(struct pd_log *log, pd_error *error)
+{
+    const struct pd_segment *newest = log->segments[log->count - 1];
+    int rc = newest->packed != NULL ? add_segment(log, newest->last + 1, error) : PD_OK;
+    if (rc != PD_OK)
+        return rc;
+    size_t from = scan_from(log);
+    rc = scan_end(log, from, error);
+    return rc == PD_OK ? settle(log, from, error) : rc;
+}
+
 int pd_log_recover(struct pd_log *log, pd_error *error)
 {
     struct pd_erasures erasures;
-    uint64_t *bases = NULL;
-    size_t count = 0;
+    struct names names = {0};
     int rc = pd_erasures_load(log, &erasures, error);
     if (rc == PD_OK)
-        rc = list_bases(log->directory, &bases, &count, error);
+        rc = list_names(log->directory, &names, error);
     if (rc == PD_OK)
-        rc = remove_gone(log, &erasures, bases, &count, error);
+        rc = remove_gone(log, &erasures, &names, error);
     if (rc == PD_OK)
-        rc = open_segments(log, &erasures, bases, count, error);
-    free(bases);
+        rc = open_segments(log, &erasures, &names, error);
+    free(names.items);
     if (rc == PD_OK)
-        rc = log->count > 0 ? recover_segments(log, error) : first_segment(log, error);
+        rc = log->count > 0 ? recover_segments(log, error) : add_segment(log, 1, error);
     if (rc == PD_OK)
         rc = pd_erasures_apply(log, &erasures, error);
     pd_erasures_fini(&erasures);
@@ -308,6 +364,6 @@ int pd_log_recover(struct pd_log *log, pd_error *error)
     log->epoch++;
     log->durable_sequence = log->last_sequence;
     for (size_t i = 0; i < log->count; i++)
-        log->bytes += log->segments[i]->size;
+        log->bytes += pd_segment_stored(log->segments[i]);
     return PD_OK;
 }

@@ -7,6 +7,9 @@
  * Written with pwrite, read through one shared mapping that is as long as the file may become; reads never
  * go beyond `size`, so what lies behind the file's end is never touched. (Measured at 64 KiB and more:
  * writing through a fresh mapping is slower because of its page faults.)
+ *
+ * A sealed segment can be replaced by a compressed one (packed.c). Offsets stay those that they were; but each part
+ * must be loaded before it is looked at (pd_segment_load), which a mapped file never needed.
  */
 #include "segment.h"
 
@@ -23,20 +26,35 @@
 #define STEP_MAX  ((uint64_t)8 << 20)
 #define MARK_STEP ((uint64_t)64 << 10)
 
-static int segment_new(const char *directory, uint64_t base, uint64_t limit, int flags, struct pd_segment **segment,
-                       pd_error *error)
+void pd_segment_path(char *path, const char *directory, uint64_t base, const char *suffix)
 {
-    char path[PD_PATH_MAX];
-    snprintf(path, sizeof path, "%s/%020llu.seg", directory, (unsigned long long)base);
+    snprintf(path, PD_PATH_MAX, "%s/%020llu%s", directory, (unsigned long long)base, suffix);
+}
+
+static struct pd_segment *segment_new(const char *path, uint64_t base, uint64_t limit, pd_error *error)
+{
     struct pd_segment *made = calloc(1, sizeof *made);
     if (made == NULL || (made->path = strdup(path)) == NULL) {
         free(made);
-        return pd_fail(error, PD_LIMIT_REACHED, "no memory for %.300s", path);
+        pd_fail(error, PD_LIMIT_REACHED, "no memory for %.300s", path);
+        return NULL;
     }
     made->base = base;
     made->last = base - 1;
     made->limit = limit;
     made->references = 1;
+    made->fd = -1;
+    return made;
+}
+
+static int segment_file(const char *directory, uint64_t base, uint64_t limit, int flags, struct pd_segment **segment,
+                        pd_error *error)
+{
+    char path[PD_PATH_MAX];
+    pd_segment_path(path, directory, base, PD_PLAIN);
+    struct pd_segment *made = segment_new(path, base, limit, error);
+    if (made == NULL)
+        return PD_LIMIT_REACHED;
     made->fd = open(path, flags | O_RDWR | O_CLOEXEC, 0640);
     struct stat about;
     if (made->fd < 0 || fstat(made->fd, &about) != 0) {
@@ -52,7 +70,7 @@ static int segment_new(const char *directory, uint64_t base, uint64_t limit, int
 int pd_segment_create(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment,
                       pd_error *error)
 {
-    int rc = segment_new(directory, base, limit, O_CREAT | O_EXCL, segment, error);
+    int rc = segment_file(directory, base, limit, O_CREAT | O_EXCL, segment, error);
     if (rc != PD_OK)
         return rc;
     (*segment)->indexed = true;
@@ -61,14 +79,48 @@ int pd_segment_create(const char *directory, uint64_t base, uint64_t limit, stru
 
 int pd_segment_open(const char *directory, uint64_t base, uint64_t limit, struct pd_segment **segment, pd_error *error)
 {
-    return segment_new(directory, base, limit, 0, segment, error);
+    return segment_file(directory, base, limit, 0, segment, error);
+}
+
+int pd_segment_open_packed(const char *directory, uint64_t base, struct pd_frames *frames, struct pd_segment **segment,
+                           pd_error *error)
+{
+    char path[PD_PATH_MAX];
+    pd_segment_path(path, directory, base, PD_PACKED);
+    struct pd_segment *made = segment_new(path, base, 0, error);
+    int rc = made != NULL ? pd_packed_open(path, base, frames, &made->packed, error) : PD_LIMIT_REACHED;
+    if (rc != PD_OK) {
+        if (made != NULL)
+            pd_segment_unref(made);
+        return rc;
+    }
+    const struct pd_packed_header *header = &made->packed->header;
+    made->last = header->last_sequence;
+    made->size = made->synced = made->allocated = made->limit = header->size;
+    made->oldest_time_ns = header->oldest_time_ns;
+    made->newest_time_ns = header->newest_time_ns;
+    *segment = made;
+    return PD_OK;
+}
+
+void pd_segment_replace(struct pd_segment *segment, struct pd_packed *packed, void **old_map)
+{
+    *old_map = (void *)(uintptr_t)segment->map;
+    segment->map = NULL;
+    pd_segment_close_file(segment);
+    segment->packed = packed;
+    segment->twin = false;
+    char *path = segment->path; /* of the same length */
+    memcpy(path + strlen(path) - strlen(PD_PLAIN), PD_PACKED, strlen(PD_PACKED));
 }
 
 void pd_segment_unref(struct pd_segment *segment)
 {
     if (--segment->references > 0)
         return;
-    if (segment->map != NULL)
+    if (segment->packed != NULL)
+        pd_packed_free(segment->packed);
+    else if (segment->map != NULL)
         munmap((void *)(uintptr_t)segment->map, segment->map_length);
     pd_segment_close_file(segment);
     free(segment->marks);
@@ -205,17 +257,68 @@ int pd_segment_corrupted(const struct pd_segment *segment, uint64_t offset, pd_e
                    (unsigned long long)offset, segment->path);
 }
 
+int pd_segment_load(struct pd_segment *segment, uint64_t offset, uint64_t length, pd_error *error)
+{
+    if (segment->packed == NULL)
+        return pd_segment_map(segment, error);
+    length = pd_min64(length, segment->size - offset);
+    int rc = length > 0 ? pd_packed_load(segment->packed, offset, length, error) : PD_OK;
+    segment->map = segment->packed->map;
+    return rc;
+}
+
+int pd_segment_batch(struct pd_segment *segment, uint64_t offset, bool body_too, struct pd_batch_header *header,
+                     pd_error *error)
+{
+    bool packed = segment->packed != NULL;
+    uint64_t room = segment->size - pd_min64(offset, segment->size);
+    int rc = room > 0 ? pd_segment_load(segment, offset, PD_BATCH_HEADER, error)
+                      : pd_segment_corrupted(segment, offset, error);
+    if (rc != PD_OK)
+        return rc;
+    bool valid = pd_batch_stored(segment->map + offset, room, body_too && !packed, header);
+    if (valid && body_too && packed) {
+        if ((rc = pd_segment_load(segment, offset, header->length, error)) != PD_OK)
+            return rc;
+        valid = pd_batch_stored(segment->map + offset, room, true, header);
+    }
+    return valid ? PD_OK : pd_segment_corrupted(segment, offset, error);
+}
+
 /* From a batch's offset to the next one's, by headers alone. */
 static int hop(struct pd_segment *segment, uint64_t offset, uint64_t expected, struct pd_batch_header *header,
                pd_error *error)
 {
-    bool valid = pd_batch_stored(segment->map + offset, segment->size - offset, false, header);
-    return valid && header->base_sequence == expected ? PD_OK : pd_segment_corrupted(segment, offset, error);
+    int rc = pd_segment_batch(segment, offset, false, header, error);
+    if (rc == PD_OK && header->base_sequence != expected)
+        rc = pd_segment_corrupted(segment, offset, error);
+    return rc;
+}
+
+/* From the index in its file: one mark for each frame that a batch begins in. */
+static int index_packed(struct pd_segment *segment, pd_error *error)
+{
+    int rc = pd_packed_index(segment->packed, error);
+    if (rc != PD_OK)
+        return rc;
+    uint32_t count = segment->packed->header.frame_count;
+    if (!pd_reserve((void **)&segment->marks, &segment->mark_capacity, count, sizeof *segment->marks))
+        return pd_fail(error, PD_LIMIT_REACHED, "no memory for the index of %.300s", segment->path);
+    segment->mark_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct pd_packed_entry *entry = &segment->packed->entries[i];
+        if (entry->first != PD_PACKED_NO_BATCH)
+            segment->marks[segment->mark_count++] = (struct pd_mark){entry->sequence, i * PD_FRAME_SIZE + entry->first};
+    }
+    segment->indexed = true;
+    return PD_OK;
 }
 
 static int build_index(struct pd_segment *segment, pd_error *error)
 {
     uint64_t expected = segment->base;
+    if (segment->packed != NULL)
+        return index_packed(segment, error);
     segment->mark_count = 0;
     for (uint64_t offset = 0; offset < segment->size;) {
         struct pd_batch_header header;
@@ -252,7 +355,7 @@ const struct pd_mark *pd_segment_mark_before(const struct pd_segment *segment, u
 
 int pd_segment_find(struct pd_segment *segment, uint64_t sequence, uint64_t *offset, pd_error *error)
 {
-    int rc = pd_segment_map(segment, error);
+    int rc = segment->packed == NULL ? pd_segment_map(segment, error) : PD_OK;
     if (rc == PD_OK && !segment->indexed)
         rc = build_index(segment, error);
     if (rc != PD_OK)

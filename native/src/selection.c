@@ -11,8 +11,8 @@
  *    24 the record as in a batch; its subject is an index into this block's table
  *
  * Records of several batches are merged, so their subjects are gathered into one table. First everything is
- * picked (pointers into the log), then the block's length is known, then it is written once, straight into
- * the message that goes out.
+ * picked (pointers into the log, pinned where it is compressed), then the block's length is known, then it is
+ * written once, straight into the message that goes out.
  */
 #include "selection.h"
 
@@ -139,6 +139,7 @@ bool pd_selection_add(struct pd_selection *selection, const struct pd_reader *re
     if (!intern(selection, &selection->table[reader->record.subject], &pick.subject) ||
         !pd_reserve((void **)&selection->picks, &selection->capacity, selection->count + 1, sizeof pick))
         return false;
+    pd_reader_pin(reader);
     selection->picks[selection->count++] = pick;
     selection->bytes += pick.length;
     return true;

@@ -19,13 +19,6 @@
 
 #define STEP_BYTES ((uint64_t)1 << 20) /* of batches that one step looks at: under a millisecond */
 
-/* The append time of the batch at offset of a mapped segment. */
-static int time_at(const struct pd_segment *segment, uint64_t offset, struct pd_batch_header *header, pd_error *error)
-{
-    bool valid = pd_batch_stored(segment->map + offset, segment->size - offset, false, header);
-    return valid ? PD_OK : pd_segment_corrupted(segment, offset, error);
-}
-
 /* *before: whether the segment has a batch that is older than time_ns. */
 static int begins_before(struct pd_segment *segment, uint64_t time_ns, bool *before, pd_error *error)
 {
@@ -33,8 +26,12 @@ static int begins_before(struct pd_segment *segment, uint64_t time_ns, bool *bef
     *before = false;
     if (segment->size == 0)
         return PD_OK;
-    int rc = pd_segment_map(segment, error);
-    if (rc == PD_OK && (rc = time_at(segment, 0, &header, error)) == PD_OK)
+    if (segment->oldest_time_ns != 0) {
+        *before = segment->oldest_time_ns < time_ns;
+        return PD_OK;
+    }
+    int rc = pd_segment_batch(segment, 0, false, &header, error);
+    if (rc == PD_OK)
         *before = header.append_time_ns < time_ns;
     return rc;
 }
@@ -49,7 +46,7 @@ static int find_in_segment(struct pd_segment *segment, uint64_t time_ns, uint64_
     size_t high = segment->mark_count;
     while (rc == PD_OK && high - low > 1) {
         size_t middle = (low + high) / 2;
-        rc = time_at(segment, segment->marks[middle].offset, &header, error);
+        rc = pd_segment_batch(segment, segment->marks[middle].offset, false, &header, error);
         if (rc == PD_OK && header.append_time_ns < time_ns)
             low = middle;
         else
@@ -58,8 +55,9 @@ static int find_in_segment(struct pd_segment *segment, uint64_t time_ns, uint64_
     *sequence = segment->last + 1;
     if (rc == PD_OK)
         offset = segment->marks[low].offset;
-    while (rc == PD_OK && offset < segment->size && (rc = time_at(segment, offset, &header, error)) == PD_OK) {
-        if (header.append_time_ns >= time_ns) {
+    while (rc == PD_OK && offset < segment->size) {
+        rc = pd_segment_batch(segment, offset, false, &header, error);
+        if (rc == PD_OK && header.append_time_ns >= time_ns) {
             *sequence = header.base_sequence;
             break;
         }

@@ -61,7 +61,9 @@ static int open_log(struct pd_stream *stream, pd_error *error)
     char path[PD_PATH_MAX];
     const pd_options *options = &stream->engine->options;
     struct pd_log_options log = {options->segment_size, options->max_batch, stream->config.max_age_ns,
-                                 pd_stream_dropping_bytes(&stream->config)};
+                                 pd_stream_dropping_bytes(&stream->config), stream->engine->pool};
+    if (stream->config.compression != PD_COMPRESSION_NONE && log.pool == NULL)
+        return pd_fail(error, PD_INVALID, "stream %s is to be compressed, and zstd is not here", stream->name);
     int rc = pd_make_directory(stream->path, error);
     snprintf(path, sizeof path, "%s/consumers", stream->path);
     if (rc == PD_OK)
@@ -102,6 +104,8 @@ int pd_stream_alloc(pd_engine *engine, const char *name, const pd_stream_config 
         pd_stream_index_reset(stream);
         pd_stream_index_open(stream);
         pd_stream_trim(stream);
+        pd_frames_rest(&stream->log.frames);
+        pd_stream_mark_packing(stream);
     }
     if (rc != PD_OK) {
         pd_stream_close(stream, rc);
@@ -164,7 +168,8 @@ void pd_stream_close(struct pd_stream *stream, int status)
         stream->consumer_count = 0;
         pd_log_close(&stream->log);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
+    pd_packer_forget(&stream->engine->packer, stream);
     pd_finished_tell(&finished);
 }
 
@@ -211,7 +216,9 @@ void pd_stream_configure(struct pd_stream *stream, const pd_stream_config *confi
     }
     pd_stream_trim(stream);
     pd_stream_watch(stream);
-    pthread_mutex_unlock(&stream->lock);
+    stream->log.sealed = true;
+    pd_stream_mark_packing(stream);
+    pd_stream_unlock(stream);
     pd_timer_schedule(&stream->engine->timer, stream, 0);
 }
 
@@ -225,6 +232,7 @@ void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info)
         info->last_sequence = stream->log.last_sequence;
         info->messages = stream->log.kept;
         info->bytes = pd_log_kept_bytes(&stream->log);
+        info->uncompressed_bytes = pd_log_kept_size(&stream->log);
         info->durable_sequence = stream->visible_sequence;
         info->consumers = stream->consumer_count;
         info->cut_bytes = stream->log.cut_bytes;
@@ -235,7 +243,7 @@ void pd_stream_info_fill(struct pd_stream *stream, pd_stream_info *info)
         info->publish_bytes_rate = rates[1];
         info->knows_subjects = stream->index_ready;
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
 }
 
 int pd_stream_check_open(const struct pd_stream *stream, pd_error *error)
@@ -278,12 +286,12 @@ void pd_stream_commit(struct pd_stream *stream)
     pthread_mutex_lock(&stream->lock);
     if (stream->closed || stream->log.failed) {
         fail_pending(stream, PD_IO_ERROR, "the log failed before this was durable", &finished);
-        pthread_mutex_unlock(&stream->lock);
+        pd_stream_unlock(stream);
         pd_finished_tell(&finished);
         return;
     }
     pd_log_sync_begin(&stream->log, &sync);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     int rc = pd_log_sync_run(&sync, &error);
     pd_count(&stream->engine->counters.syncs, 1);
     pthread_mutex_lock(&stream->lock);
@@ -292,11 +300,12 @@ void pd_stream_commit(struct pd_stream *stream)
         fail_pending(stream, rc, error.text, &finished);
     } else if (!stream->closed) {
         settle(stream, &finished);
+        pd_stream_mark_packing(stream);
         if (stream->pending != NULL)
             pd_commit_mark(&stream->engine->commit, stream);
         pd_stream_serve(stream, &finished);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_finished_tell(&finished);
 }
 
@@ -359,7 +368,7 @@ uint64_t pd_stream_tick(struct pd_stream *stream)
         }
         pd_stream_remove_idle(stream, now_ns, &finished);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_finished_tell(&finished);
     pd_stream_free_dropped(stream, dropped);
     pd_stream_post(stream);
@@ -381,6 +390,6 @@ void pd_stream_release(struct pd_stream *stream, uint32_t owner)
         pd_stream_erase_done(stream);
         pd_stream_serve(stream, &finished);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_finished_tell(&finished);
 }

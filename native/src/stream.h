@@ -12,6 +12,7 @@
 #include "consumer.h"
 #include "dedup.h"
 #include "log.h"
+#include "pack.h"
 #include "rate.h"
 #include "reader.h"
 #include "selection.h"
@@ -50,6 +51,9 @@ struct pd_batch_view {
     struct pd_batch_header header;
     bool checked; /* its records fit the stream's format, if that was asked for */
 };
+
+/* pd_stream_config.compression */
+enum pd_compression { PD_COMPRESSION_NONE, PD_COMPRESSION_ZSTD };
 
 /* pd_stream_config.retention */
 enum pd_retention { PD_RETENTION_LIMITS, PD_RETENTION_INTEREST, PD_RETENTION_WORK_QUEUE };
@@ -97,6 +101,11 @@ struct pd_stream {
     struct pd_reader live_reader;
     struct pd_stream *live_next; /* guarded by live's lock */
 
+    bool pack_failing;           /* the last try to compress failed, and was told */
+    struct pd_stream *pack_next; /* guarded by the packer's lock */
+    uint64_t pack_at;            /* not before */
+    bool pack_listed;
+
     struct pd_stream *dirty_next; /* guarded by the commit thread's lock */
     bool dirty;
     uint64_t timer_at; /* guarded by the timer's lock */
@@ -107,6 +116,13 @@ int pd_stream_alloc(pd_engine *engine, const char *name, const pd_stream_config 
                     pd_error *error);
 void pd_stream_ref(struct pd_stream *stream);
 void pd_stream_unref(struct pd_stream *stream);
+
+/* Give up the lock, with which all pointers into the log end. */
+static inline void pd_stream_unlock(struct pd_stream *stream)
+{
+    pd_frames_rest(&stream->log.frames);
+    pthread_mutex_unlock(&stream->lock);
+}
 
 /* Refuse everything from now on, answer all that waits with status, close the files. */
 void pd_stream_close(struct pd_stream *stream, int status);
@@ -123,6 +139,10 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
 
 /* The commit thread's work: sync what is there, answer, wake. */
 void pd_stream_commit(struct pd_stream *stream);
+
+/* The packer's work: compress one segment; what is left to do. */
+enum pd_pack_next { PD_PACK_NOTHING, PD_PACK_MORE, PD_PACK_LATER };
+enum pd_pack_next pd_stream_pack(struct pd_stream *stream, struct pd_pack_tools *tools, const atomic_bool *cancel);
 
 /* The timer's work: what is due; the next deadline of pd_mono_ns, UINT64_MAX for none. */
 uint64_t pd_stream_tick(struct pd_stream *stream);

@@ -195,7 +195,7 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
         rc = append_locked(stream, batch, durability, expect, pending, &finished, error);
     if (rc == PD_STORAGE_FULL || stream->full)
         note_full(stream, rc);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     if (rc != PD_UNCHECKED) /* which is no refusal yet */
         pd_count(rc == PD_OK ? &stream->engine->counters.appends : &stream->engine->counters.refused, 1);
     if (rc != PD_OK) {

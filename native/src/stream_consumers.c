@@ -102,7 +102,7 @@ int pd_stream_consumer_open(struct pd_stream *stream, const char *name, const ch
         pd_stream_erase_done(stream);
         pd_stream_serve(stream, &finished);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_picks_fini(&ahead);
     pd_finished_tell(&finished);
     return rc;
@@ -163,7 +163,7 @@ int pd_stream_consumer_delete(struct pd_stream *stream, const char *name, pd_err
         rc = PD_NO_CONSUMER;
     if (consumer != NULL)
         rc = remove_locked(stream, consumer, &finished, error);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_finished_tell(&finished);
     return rc;
 }
@@ -177,6 +177,6 @@ int pd_stream_consumer_info(struct pd_stream *stream, const char *name, pd_consu
         rc = PD_NO_CONSUMER;
     if (consumer != NULL)
         pd_consumer_info_fill(consumer, info);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return rc;
 }

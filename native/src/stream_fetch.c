@@ -68,6 +68,7 @@ static int attempt(struct pd_stream *stream, struct pd_consumer *consumer, struc
     bool something = false;
     uint64_t now_ns = pd_mono_ns();
     int rc;
+    pd_frames_unpin(&stream->log.frames);
     fetch->records = 0;
     consumer->active_ns = now_ns;
     if (fetch->notice) {
@@ -156,7 +157,7 @@ int pd_stream_fetch(struct pd_stream *stream, const char *name, struct pd_fetch 
     fetch->stalled = false;
     pthread_mutex_lock(&stream->lock);
     int rc = fetch_locked(stream, name, fetch, &finished, error);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_finished_tell(&finished);
     return rc;
 }
@@ -184,7 +185,7 @@ int pd_stream_ack(struct pd_stream *stream, const char *name, const struct pd_ac
         pd_stream_serve(stream, &finished);
         pd_timer_schedule(&stream->engine->timer, stream, consumer->next_deadline);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_count(&stream->engine->counters.acks, *known);
     pd_finished_tell(&finished);
     return rc;
@@ -249,6 +250,6 @@ int pd_stream_look(struct pd_stream *stream, uint64_t after, const char *pattern
             pd_selection_write(selection, *block);
         *records = (uint32_t)selection->count;
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return rc;
 }

@@ -123,7 +123,7 @@ int pd_stream_index_require(struct pd_stream *stream, pd_error *error)
     while (rc == PD_OK && !stream->index_ready) {
         if ((rc = build_step(stream, error)) != PD_OK)
             break;
-        pthread_mutex_unlock(&stream->lock);
+        pd_stream_unlock(stream);
         pthread_mutex_lock(&stream->lock);
         rc = pd_stream_check_open(stream, error);
     }

@@ -41,6 +41,9 @@ uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct
 int pd_stream_collect_newest(struct pd_stream *stream, const char *filter, uint64_t to, struct pd_picks *ahead,
                              pd_error *error);
 
+/* Tell the packer when segments were sealed that it can compress. */
+void pd_stream_mark_packing(struct pd_stream *stream);
+
 /* Without the lock: free what was dropped. */
 void pd_stream_free_dropped(struct pd_stream *stream, struct pd_segment *dropped);
 

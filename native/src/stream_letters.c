@@ -129,7 +129,7 @@ static void settle(struct post *post, int status, const char *why)
         stored(stream, consumer, post, &finished);
     else if (same)
         failed(stream, consumer, why);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_finished_tell(&finished);
     free_post(post);
 }
@@ -196,7 +196,7 @@ static struct post *next_post(struct pd_stream *stream)
             post = NULL;
         }
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return post;
 }
 

@@ -79,9 +79,9 @@ uint64_t pd_stream_first_time(struct pd_stream *stream)
     if (first == stream->first_looked_up)
         return stream->first_time_ns;
     struct pd_segment *segment = pd_log_segment(&stream->log, first);
-    if (segment == NULL || pd_segment_find(segment, first, &offset, NULL) != PD_OK)
+    if (segment == NULL || pd_segment_find(segment, first, &offset, NULL) != PD_OK ||
+        pd_segment_batch(segment, offset, false, &header, NULL) != PD_OK)
         return 0;
-    memcpy(&header, segment->map + offset, sizeof header);
     stream->first_looked_up = first;
     stream->first_time_ns = header.append_time_ns;
     return header.append_time_ns;

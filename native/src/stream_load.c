@@ -18,9 +18,12 @@ struct found {
     size_t table_capacity;
 };
 
-static int load_batch(struct pd_stream *stream, const struct pd_segment *segment, uint64_t offset,
+static int load_batch(struct pd_stream *stream, struct pd_segment *segment, uint64_t offset,
                       const struct pd_batch_header *header, struct found *found, pd_error *error)
 {
+    int rc = pd_segment_load(segment, offset, header->length, error);
+    if (rc != PD_OK)
+        return rc;
     const uint8_t *batch = segment->map + offset;
     if (!pd_reserve((void **)&found->table, &found->table_capacity, header->subject_count, sizeof *found->table))
         return pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
@@ -48,14 +51,13 @@ static int load_segment(struct pd_stream *stream, struct pd_segment *segment, ui
 {
     uint64_t offset = 0;
     found->count = 0;
-    if (segment->last < segment->base)
+    if (segment->last < segment->base || (segment->packed != NULL && segment->packed->header.id_count == 0))
         return PD_OK;
     int rc = pd_segment_find(segment, segment->base, &offset, error);
     while (rc == PD_OK && offset < segment->size) {
         struct pd_batch_header header;
-        if (!pd_batch_stored(segment->map + offset, segment->size - offset, false, &header))
-            return pd_segment_corrupted(segment, offset, error);
-        if (header.append_time_ns >= since)
+        rc = pd_segment_batch(segment, offset, false, &header, error);
+        if (rc == PD_OK && header.append_time_ns >= since)
             rc = load_batch(stream, segment, offset, &header, found, error);
         offset += header.length;
     }

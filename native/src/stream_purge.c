@@ -86,7 +86,7 @@ static int purge_walk(struct pd_stream *stream, struct purge *purge, pd_error *e
     while (rc == PD_OK && more) {
         pthread_mutex_lock(&stream->lock);
         rc = purge_slice(stream, purge, &more, error);
-        pthread_mutex_unlock(&stream->lock);
+        pd_stream_unlock(stream);
     }
     return rc;
 }
@@ -127,7 +127,7 @@ static int purge_everything(struct pd_stream *stream, struct purge *purge, uint6
         if (there > keep)
             rc = purge_prefix(stream, to, &purge->removed, dropped, error);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return rc;
 }
 
@@ -157,7 +157,7 @@ static int purge_sync(struct pd_stream *stream, pd_error *error)
     int fd = rc == PD_OK ? pd_log_erase_descriptor(&stream->log) : -1;
     if (rc == PD_OK)
         pd_stream_serve(stream, &finished); /* what was out gave its place up */
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_finished_tell(&finished);
     pd_timer_schedule(&stream->engine->timer, stream, 0); /* segments may have become empty */
     if (rc == PD_OK && (fd == -2 || (fd >= 0 && fdatasync(fd) != 0)))
@@ -179,7 +179,7 @@ int pd_stream_purge_records(struct pd_stream *stream, const char *pattern, uint6
     pthread_mutex_lock(&stream->lock);
     int rc = pd_stream_check_open(stream, error);
     purge.end = before == 0 ? stream->visible_sequence : pd_min64(before - 1, stream->visible_sequence);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     if (rc == PD_OK)
         rc = strcmp(pattern, ">") == 0 ? purge_everything(stream, &purge, keep, &dropped, error)
                                        : purge_matching(stream, &purge, keep, error);

@@ -223,6 +223,6 @@ int pd_stream_know_consumers(struct pd_stream *stream, pd_error *error)
     stream->consumers_known = true;
     if (rc == PD_OK)
         pd_stream_begin_sweep(stream);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return rc;
 }

@@ -13,7 +13,7 @@ static struct pd_span filter_span(const char *filter)
 /* Let others have the lock. */
 static int pause_locked(struct pd_stream *stream, pd_error *error)
 {
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pthread_mutex_lock(&stream->lock);
     return pd_stream_check_open(stream, error);
 }
@@ -85,7 +85,7 @@ int pd_stream_start(struct pd_stream *stream, const char *filter, const pd_start
     int rc = pd_stream_check_open(stream, error);
     if (rc == PD_OK)
         rc = start_locked(stream, filter, start, first, error);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return rc;
 }
 
@@ -96,7 +96,7 @@ int pd_stream_collect_newest(struct pd_stream *stream, const char *filter, uint6
     int rc = pd_stream_check_open(stream, error);
     if (rc == PD_OK)
         rc = newest_locked(stream, filter, pd_min64(to, stream->visible_sequence), ahead, error);
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return rc;
 }
 
@@ -132,7 +132,7 @@ int pd_stream_seek(struct pd_stream *stream, const char *name, const pd_start *s
         pd_stream_begin_sweep(stream); /* what it passed over it is done with */
         pd_stream_serve(stream, &finished);
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     pd_picks_fini(&ahead);
     pd_finished_tell(&finished);
     return rc;

@@ -27,6 +27,8 @@ void test_plain(void);
 void test_live(void);
 void test_engine(void);
 void test_threads(void);
+void test_packed(void);
+void test_packing(void);
 
 static const struct {
     const char *name;
@@ -38,6 +40,7 @@ static const struct {
     {"recovery", test_recovery}, {"wire", test_wire},       {"engine", test_engine},       {"threads", test_threads},
     {"start", test_start},       {"letters", test_letters}, {"retention", test_retention}, {"plain", test_plain},
     {"live", test_live},         {"dead", test_dead},       {"gate", test_gate},           {"columns", test_columns},
+    {"packed", test_packed},     {"packing", test_packing},
 };
 
 int main(int count, char **arguments)

@@ -1,6 +1,9 @@
 /* Helpers for tests over one stream of an engine. */
 #include "streams.h"
 
+#include "toy.h"
+
+#include <dirent.h>
 #include <poll.h>
 
 static const pd_options options = {
@@ -24,6 +27,40 @@ void rig_start(struct stream_rig *rig, const char *directory, const pd_stream_co
     memset(rig, 0, sizeof *rig);
     CHECK_EQUAL(pd_engine_open(directory, &options, &rig->engine, &rig->event_fd, &rig->error), PD_OK);
     rig_configure(rig, config);
+}
+
+int rig_start_packed(struct stream_rig *rig, const char *directory, uint64_t segment_size, uint64_t cache,
+                     const pd_stream_config *config)
+{
+    pd_options larger = options;
+    const char *subject = ">";
+    larger.segment_size = segment_size;
+    larger.max_batch = larger.max_record = 1 << 20;
+    larger.decompressed_cache = cache;
+    larger.zstd = toy_functions();
+    memset(rig, 0, sizeof *rig);
+    CHECK_EQUAL(pd_engine_open(directory, &larger, &rig->engine, &rig->event_fd, &rig->error), PD_OK);
+    return pd_stream_open(rig->engine, "s", &subject, 1, config, &rig->error);
+}
+
+size_t count_files(const char *directory, const char *suffix)
+{
+    char path[512];
+    size_t found = 0;
+    snprintf(path, sizeof path, "%s/s/log", directory);
+    DIR *opened = opendir(path);
+    for (struct dirent *entry; opened != NULL && (entry = readdir(opened)) != NULL;)
+        found += strlen(entry->d_name) == 20 + strlen(suffix) && strcmp(entry->d_name + 20, suffix) == 0;
+    if (opened != NULL)
+        closedir(opened);
+    return found;
+}
+
+bool wait_for_files(const char *directory, const char *suffix, size_t count)
+{
+    for (int i = 0; i < 30000 && count_files(directory, suffix) != count; i++)
+        poll(NULL, 0, 1);
+    return count_files(directory, suffix) == count;
 }
 
 void rig_stop(struct stream_rig *rig)

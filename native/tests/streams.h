@@ -15,6 +15,15 @@ struct stream_rig {
 
 /* An engine with small segments (4 KiB) and the stream. */
 void rig_start(struct stream_rig *rig, const char *directory, const pd_stream_config *config);
+
+/* The same with compression by the toy: larger batches and records (1 MiB), and so much memory for what is
+ * decompressed. What pd_stream_open said. */
+int rig_start_packed(struct stream_rig *rig, const char *directory, uint64_t segment_size, uint64_t cache,
+                     const pd_stream_config *config);
+
+/* Files of the stream's log whose names are a sequence and the suffix; wait until they are so many. */
+size_t count_files(const char *directory, const char *suffix);
+bool wait_for_files(const char *directory, const char *suffix, size_t count);
 void rig_configure(struct stream_rig *rig, const pd_stream_config *config);
 void rig_stop(struct stream_rig *rig);
 

@@ -125,7 +125,7 @@ static void check_letters(int number)
 
 void test_dead(void)
 {
-    static const pd_options options = {1 << 20, 1 << 20, 4096, 1 << 20, 4, 4, 4};
+    static const pd_options options = {1 << 20, 1 << 20, 4096, 1 << 20, 4, 4, 4, 0, NULL};
     const pd_stream_config config = {.duplicate_window_ns = UINT64_MAX / 2, .duplicate_limit = 100000};
     pthread_t threads[5];
     pd_error error;

@@ -81,7 +81,7 @@ static unsigned told(pd_engine *engine)
 
 static void notices(void)
 {
-    static const pd_options options = {4096, 4096, 4096, 4096, 1, 1, 1};
+    static const pd_options options = {4096, 4096, 4096, 4096, 1, 1, 1, 0, NULL};
     static pd_socket_statistics counts;
     struct pd_notice notice = {0};
     pd_engine *engine;
