@@ -65,10 +65,16 @@ def config_of(spec: StreamSpec, form: RecordFormat) -> StreamConfig:
         max_record_bytes=size_bytes(spec.max_record_bytes),
         discard=spec.discard,
         retention=spec.retention,
+        compression=spec.compression,
         duplicate_window=seconds(spec.duplicate_window),
         duplicate_limit=spec.duplicate_limit,
         format=form,
     )
+
+
+def compression_ratio(info: StreamInfo) -> float:
+    """How many times larger its records would be without compression."""
+    return round(info.uncompressed_bytes / info.bytes, 2) if info.bytes and info.uncompressed_bytes else 1.0
 
 
 class _Controller:
@@ -122,6 +128,7 @@ class _Controller:
             observed_generation=resource.generation,
             messages=info.messages,
             bytes=info.bytes,
+            compression_ratio=compression_ratio(info),
             first_sequence=info.first_sequence,
             last_sequence=info.last_sequence,
             first_record_at=rfc3339(info.first_time_ns) if info.first_time_ns else None,
@@ -143,7 +150,7 @@ class _Controller:
             return 0.0, 0.0
         records = max(0, info.last_sequence - before.last_sequence)
         # Retention may have dropped more than came.
-        grown = max(0, info.bytes - before.bytes)
+        grown = max(0, info.uncompressed_bytes - before.uncompressed_bytes)
         return round(records / span, 1), round(grown / span, 1)
 
 

@@ -197,6 +197,9 @@ class QueueSettings(_Section, frozen=True, kw_only=True):
     """Bytes of batches waiting for the disk. Over it: ingest waits, which holds producers back."""
     max_waiting_fetches: int = 4096
     """Long polls waiting for records. Over it: refused."""
+    decompressed_cache: Size = "64MiB"
+    """Memory for what is read of compressed segments, in pieces of 256 KiB. Over it: those that were read the longest
+    ago are given up, and decompressed again when they are read again."""
     push_durability: Literal["memory", "os", "fsync"] = "os"
     """What a record from the push socket waits for until consumers see it. Senders never hear of it."""
     push_buffer: Size = "1MiB"

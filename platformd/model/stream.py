@@ -41,6 +41,11 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     """When a record goes before a limit says so. ``limits``: never. ``interest``: when every consumer that matches it
     is done with it, at once when there is none. ``work_queue``: when its one consumer is done with it; filters of
     consumers may not overlap. It cannot change."""
+    compression: Literal["none", "zstd"] = "none"
+    """How full log files are kept; the newest one is never compressed. It goes on in the background, and nothing but
+    the size on the disk changes for whoever reads. Turned on, old files are compressed, too; turned off, what is
+    compressed stays so. A file that would hardly become smaller stays as it is. ``max_bytes`` counts what is on the
+    disk."""
     duplicate_window: Duration = "24h"
     """A record whose ``msg_id`` was seen on the same subject within this time is acknowledged and not
     stored again; ``0`` never looks."""
@@ -72,7 +77,9 @@ class StreamStatus(Status, frozen=True, kw_only=True):
     messages: int = 0
     """Records that are kept."""
     bytes: int = 0
-    """What they take on disk."""
+    """What they take on the disk."""
+    compression_ratio: float = 1.0
+    """How many times larger they would be without compression."""
     first_sequence: int = 0
     """The sequence of the oldest record that is kept; one more than the last when there is none."""
     last_sequence: int = 0
@@ -180,6 +187,8 @@ STREAM = Kind(
         Column(title="RATE", path="status.messages_per_second", format="rate"),
         Column(title="CONSUMERS", path="status.consumers", format="count"),
         Column(title="ENCODING", path="spec.encoding", wide=True),
+        Column(title="COMPRESSION", path="spec.compression", wide=True),
+        Column(title="RATIO", path="status.compression_ratio", wide=True),
         Column(title="FIRST", path="status.first_sequence", format="count", wide=True),
         Column(title="LAST", path="status.last_sequence", format="count", wide=True),
         Column(title="OLDEST", path="status.first_record_at", format="age", wide=True),

@@ -7,7 +7,9 @@ cursors over it. Terms are JetStream's where they exist. Promises, proved by ``t
   they are as durable as their publisher asked.
 - Sequences have no gaps and never change. Records of one producer keep their order.
 - A record whose (subject, ``msg_id``) was stored within the stream's duplicate window is acknowledged
-  and not stored again, also across restarts.
+  and not stored again: also when that record has been removed since, and also across restarts as long as it has not.
+  A restart learns the ids from the records themselves: that of a removed record is known afterwards only if its
+  segment is still there, so whoever publishes it again may store it a second time.
 - A record that was delivered and not acknowledged within ``ack_wait`` is delivered again, at once when
   the client that held it is gone.
 - A torn tail is cut at recovery and reported; damage in the middle is an error that names the file.
@@ -41,7 +43,10 @@ Discard = Literal["old", "new"]
 whose batch is then refused as ``LimitReached``."""
 
 Compression = Literal["none", "zstd"]
-"""Of sealed segments; the newest one is never compressed."""
+"""How a stream's full log files (segments) are kept; the newest, which is written to, is never compressed. Compressing
+goes on in the background and changes no other promise. When it is turned on, old segments are compressed too; when it
+is turned off, what is compressed stays so. A segment that would hardly become smaller stays as it is. Limits in bytes
+count what is on the disk."""
 
 
 class _Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +95,8 @@ class StreamInfo(_Fact, frozen=True, kw_only=True):
     config: StreamConfig
     messages: int
     bytes: int
+    """On the disk, of the records that are kept: where segments are compressed, after that. An estimate where records
+    were removed from the middle."""
     first_sequence: int
     """Of the oldest record that is kept; ``last_sequence + 1`` when there is none."""
     last_sequence: int
@@ -101,6 +108,8 @@ class StreamInfo(_Fact, frozen=True, kw_only=True):
     publish_rate: float = 0.0
     """Records a second, averaged over about the last ten seconds."""
     publish_bytes_rate: float = 0.0
+    uncompressed_bytes: int = 0
+    """What ``bytes`` would be without compression; the same where nothing is compressed."""
 
 
 DeliverPolicy = Literal["all", "new", "last", "last_per_subject", "by_sequence", "by_time"]
@@ -256,11 +265,20 @@ class Advisory(_Fact, frozen=True, kw_only=True):
 
 
 AdvisoryKind = Literal[
-    "stalled", "resumed", "exhausted", "dead_letter_failed", "storage_full", "consumer_removed", "live_dropped"
+    "stalled",
+    "resumed",
+    "exhausted",
+    "dead_letter_failed",
+    "storage_full",
+    "consumer_removed",
+    "live_dropped",
+    "compression_failed",
 ]
 """``stalled``: a consumer reached ``max_ack_pending``; ``resumed``: it is below it again. ``exhausted``: records were
 given up. ``dead_letter_failed``: one could not be written, and is tried again. ``storage_full``: publishing is refused.
-``consumer_removed``: ``inactive_after`` passed. ``live_dropped``: live subscribers were too slow."""
+``consumer_removed``: ``inactive_after`` passed. ``live_dropped``: live subscribers were too slow.
+``compression_failed``: a segment stays uncompressed, because the disk is full, in which case it is tried again, or
+because it is damaged."""
 
 
 class Streams(Protocol):

@@ -20,7 +20,7 @@ FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror"
 GROUPS = [
     *("crc32c", "batch", "subject", "dedup", "rate", "bitmap", "log", "recovery", "erasure", "full", "journal"),
     *("start", "letters", "dead", "consumer", "limits", "gate", "retention", "wire", "plain", "live", "engine"),
-    "columns",
+    *("columns", "packed", "packing"),
 ]
 FUZZED = ["batch", "base", "crc32c", "plain", "subject", "wire"]
 """What the fuzz target needs of the engine."""
@@ -103,7 +103,7 @@ def test_units(memory_checked: Path, group: str) -> None:
     check(memory_checked, group)
 
 
-@pytest.mark.parametrize("group", ["engine", "threads", "dead", "gate"])
+@pytest.mark.parametrize("group", ["engine", "threads", "dead", "gate", "packing"])
 def test_races(thread_checked: Path, group: str) -> None:
     """The engine's threads share nothing without a lock."""
     check(thread_checked, group)

@@ -90,7 +90,7 @@ def _facts(name: str, found: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "subjects": config["subjects"],
         "records": found["messages"],
-        "bytes": format_bytes(found["bytes"]),
+        "bytes": _bytes_on_disk(found),
         "sequences": f"{found['first_sequence']} to {found['last_sequence']}" if found["messages"] else "",
         "last sequence": "" if found["messages"] else found["last_sequence"],
         **times,
@@ -103,12 +103,22 @@ def _facts(name: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _bytes_on_disk(found: dict[str, Any]) -> str:
+    from platformd.core.quantities import format_bytes
+
+    stored, plain = found["bytes"], found.get("uncompressed_bytes", 0)
+    if plain <= stored or not stored:
+        return format_bytes(stored)
+    return f"{format_bytes(stored)} on the disk, {format_bytes(plain)} uncompressed (ratio {plain / stored:.2f})"
+
+
 @command.command(
     epilog=examples(
         "platformd stream create alerts --subject 'alerts.>'",
         "platformd stream create logs --subject 'logs.*' --max-age 2d --max-bytes 1GiB",
         "platformd stream create work --subject work --retention work_queue --max-records 10000 --discard new",
         "platformd stream create state --subject 'state.*' --max-records-per-subject 1",
+        "platformd stream create history --subject 'history.>' --compression zstd",
         "platformd stream create audit --subject 'audit.>' --set description='who did what'",
     )
 )
@@ -129,6 +139,7 @@ def _facts(name: str, found: dict[str, Any]) -> dict[str, Any]:
     type=click.Choice(("limits", "interest", "work_queue")),
     help="When records go: at the limits, or also when all consumers, or the one, are done with them.",
 )
+@click.option("--compression", type=click.Choice(("none", "zstd")), help="Of full log files.")
 @click.option("--duplicate-window", metavar="DURATION", help="How long a record's id is remembered (0: never).")
 @click.option("--description", metavar="TEXT", help="What it is for.")
 @click.option("--set", "more", multiple=True, metavar="FIELD=VALUE", help="Any other field of a stream's spec.")

@@ -109,6 +109,7 @@ class StreamState:
             config=self.config,
             messages=counts.messages,
             bytes=counts.bytes,
+            uncompressed_bytes=counts.bytes,
             first_sequence=counts.first_seq if counts.messages else counts.last_seq + 1,
             last_sequence=counts.last_seq,
             consumers=len(self.consumers),

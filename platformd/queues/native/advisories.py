@@ -16,6 +16,7 @@ KINDS: tuple[AdvisoryKind, ...] = (
     "dead_letter_failed",
     "storage_full",
     "consumer_removed",
+    "compression_failed",
 )
 """As ``pd_advisory.kind`` numbers them."""
 DRAIN = 32

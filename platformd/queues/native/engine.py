@@ -17,8 +17,9 @@ import trio
 
 from platformd.core.buffers import keep_buffers
 from platformd.core.clock import Clock
+from platformd.core.errors import Unsupported
 from platformd.core.settings import QueueSettings
-from platformd.queues.native import library, sockets
+from platformd.queues.native import library, sockets, zstd
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.catalogue import Catalogue
 from platformd.queues.native.checks import storage_error
@@ -59,6 +60,11 @@ async def open_native(
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error) from error
+        try:
+            functions = zstd.functions()  # alive until the call has read them
+            options.zstd = functions
+        except Unsupported as error:  # only streams that are compressed need it
+            log.warning("%s; %s", error, error.hint)
         call("queues", lib.pd_engine_open, str(directory).encode(), options, engine, event_fd)
         return engine[0], event_fd[0]
 

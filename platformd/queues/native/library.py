@@ -19,6 +19,7 @@ from platformd.queues.codec.status import error_for
 from platformd.queues.contract import (
     MAX_BACKOFF_STEPS,
     AckPolicy,
+    Compression,
     ConsumerConfig,
     DeliverPolicy,
     Retention,
@@ -34,6 +35,8 @@ POLICIES: tuple[DeliverPolicy, ...] = get_args(DeliverPolicy)
 ACK_POLICIES: tuple[AckPolicy, ...] = get_args(AckPolicy)
 """As ``pd_consumer_config.ack_policy`` numbers them."""
 RETENTIONS: tuple[Retention, ...] = ("limits", "interest", "work_queue")
+"""As C numbers them."""
+COMPRESSIONS: tuple[Compression, ...] = ("none", "zstd")
 """As C numbers them."""
 
 
@@ -68,6 +71,7 @@ def options(settings: QueueSettings) -> Any:
             "max_streams": whole("queues.max_streams", settings.max_streams, U32, 1),
             "max_consumers": whole("queues.max_consumers", settings.max_consumers, U32, 1),
             "max_waiting_fetches": whole("queues.max_waiting_fetches", settings.max_waiting_fetches, U32, 1),
+            "decompressed_cache": size_bytes(settings.decompressed_cache),
         },
     )
 
@@ -90,6 +94,7 @@ def stream_config(config: StreamConfig) -> Any:
             "max_records_per_subject": whole("max_records_per_subject", config.max_records_per_subject, U64),
             "retention": RETENTIONS.index(config.retention),
             "discard_new": config.discard == "new",
+            "compression": COMPRESSIONS.index(config.compression),
             "validate": config.format.validate,
         },
     )
