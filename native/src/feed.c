@@ -81,6 +81,7 @@ static uint64_t read_some(struct pd_subscriber *subscriber, struct pd_feed_curso
     struct pd_stream *stream = cursor->stream;
     struct pd_log *log = &stream->log;
     struct pd_live_subjects subjects = {0};
+    uint64_t batch = 0;
     uint64_t missed = 0;
     pthread_mutex_lock(&stream->lock);
     while (cursor->sequence <= until) {
@@ -92,13 +93,16 @@ static uint64_t read_some(struct pd_subscriber *subscriber, struct pd_feed_curso
             cursor->sequence = next;
             continue;
         }
+        if (cursor->reader.header.base_sequence != batch) /* a compressed one may come to lie where another one did */
+            subjects = (struct pd_live_subjects){0};
+        batch = cursor->reader.header.base_sequence;
         bool added = add_frame(subscriber, &cursor->reader, &subjects);
         if (!added && subscriber->length > 0)
             break;
         missed += !added; /* there is no memory for it */
         cursor->sequence++;
     }
-    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unlock(stream);
     return missed;
 }
 
