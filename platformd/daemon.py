@@ -31,6 +31,8 @@ from platformd.api.server import serve
 from platformd.conductor import Conductor, ownership
 from platformd.conductor import schemas as schema_controller
 from platformd.conductor import streams as stream_controller
+from platformd.conductor.history import history_bounds
+from platformd.conductor.retention import keep_bounded
 from platformd.conductor.schemas import SchemaRules
 from platformd.coordination.contract import Store
 from platformd.coordination.etcd import open_etcd
@@ -49,9 +51,7 @@ from platformd.health import controller as health
 from platformd.health.host import HostCollector
 from platformd.model.kinds import KINDS
 from platformd.model.resource import AnyResource, Resource
-from platformd.model.schema import SCHEMA
 from platformd.model.service import ENDPOINT, SERVICE, EndpointSpec, EndpointStatus, ServiceSpec, ServiceStatus
-from platformd.model.stream import STREAM
 from platformd.pipelines import controller as pipelines
 from platformd.pipelines.rules import check_expressions
 from platformd.queues.advisories import log_advisories
@@ -99,7 +99,7 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
             open_gate(settings.access, store, clock) as gate,
         ):
             conductor = Conductor(store, clock, uuid7(clock), KINDS, admission={"Pipeline": (check_expressions,)})
-            _guard_schemas(conductor, checkers)
+            SchemaRules(conductor, checkers).stand_guard()
             platform = Platform(
                 settings=settings,
                 clock=clock,
@@ -110,6 +110,7 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
                 node_name=node_name,
             )
             async with _ring() as controllers:
+                await controllers.start(partial(keep_bounded, store, clock, history_bounds(settings.history)))
                 await controllers.start(partial(ownership.run, conductor))
                 await controllers.start(partial(log_advisories, streams))
                 await controllers.start(partial(schema_controller.run, conductor))
@@ -128,12 +129,6 @@ async def _checkers() -> AsyncIterator[Checkers]:
     finally:
         with trio.CancelScope(shield=True):
             await checkers.stop()
-
-
-def _guard_schemas(conductor: Conductor, checkers: Checkers) -> None:
-    rules = SchemaRules(conductor, checkers)
-    conductor.guard(SCHEMA, rules.writing_schema)
-    conductor.guard(STREAM, rules.writing_stream)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ such as a notebook, is not the one that was asked to control it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from quart import g
@@ -25,7 +25,8 @@ from platformd.access.guarded import Family
 from platformd.api.asked import asked
 from platformd.conductor.actor import set_acting
 from platformd.conductor.streams import engine_name
-from platformd.coordination.contract import Store
+from platformd.conductor.writing import Step
+from platformd.coordination.contract import Compare, Store
 from platformd.core.errors import FieldError, Forbidden, PlatformError, Unauthorized, Unprocessable
 from platformd.core.peers import PeerCredentials
 from platformd.model.access import NOBODY, Principal, allowed, check, may_name, refusal, stream_tenant
@@ -187,6 +188,14 @@ def check_subjects(kind: Kind, wanted: AnyResource) -> None:
     ]
     if errors:
         raise Unprocessable("it names subjects of others", subject=subject_of(wanted), errors=tuple(errors))
+
+
+async def check_steps(steps: Sequence[Step]) -> Sequence[Compare]:
+    """``check_subjects`` as a rule of the conductor: over what is written, whatever it was made from."""
+    for step in steps:
+        if step.wanted is not None and step.what in ("created", "configured"):
+            check_subjects(step.kind, step.wanted)
+    return ()
 
 
 def _check_names() -> None:

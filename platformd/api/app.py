@@ -17,6 +17,7 @@ from platformd.api.asked import asked
 from platformd.api.component import Component
 from platformd.api.consumers import Consumers
 from platformd.api.context import ApiContext
+from platformd.api.histories import Histories
 from platformd.api.kv import Keys
 from platformd.api.leases import Leases
 from platformd.api.locks import Locks
@@ -26,6 +27,7 @@ from platformd.api.openapi.routes import Description
 from platformd.api.replies import accepted_request_id
 from platformd.api.resources import Resources
 from platformd.api.store import StoreRoutes
+from platformd.api.transactions import Transactions
 from platformd.api.watch import Watches
 from platformd.core.errors import PlatformError
 from platformd.core.ids import uuid7
@@ -60,6 +62,8 @@ def create_app(context: ApiContext) -> QuartTrio:
     Locks(context).add_to(app)
     StoreRoutes(context).add_to(app)
     Resources(context, watches).add_to(app)
+    Histories(context).add_to(app)
+    Transactions(context).add_to(app)
     Description(context).add_to(app)
     app.register_error_handler(PlatformError, frame.on_platform_error)
     app.register_error_handler(HTTPException, problems.on_http_error)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from platformd.api.places import tenant_or_all
 from platformd.api.replies import Query, encode
 from platformd.api.watch import CHUNK_BYTES, Followed, Said, Say, start_after
 from platformd.conductor import Change, ChangeBatch, Conductor
-from platformd.conductor.selector import Selector, parse_selector
+from platformd.conductor.selector import FieldSelector, Selector, parse_field_selector, parse_selector
 from platformd.model.kind import Kind
+from platformd.model.resource import AnyResource
 
 
 def followed_kinds(conductor: Conductor, kinds: Sequence[Kind], tenant: str, query: Query) -> Followed:
     """What follows ``kinds`` as the query says.
 
     Raises:
-        InvalidInput: ``after``, ``Last-Event-ID`` or ``label`` cannot be read.
+        InvalidInput: ``after``, ``Last-Event-ID`` or ``label`` or ``field`` cannot be read.
     """
-    selector = parse_selector(query.text("label")) if query.text("label") else None
-    return FollowedKinds(conductor, kinds, tenant, start_after(query), selector)
+    labels, fields = query.text("label"), query.text("field")
+    selection = None
+    if labels or fields:
+        selection = Selection(parse_selector(labels), parse_field_selector(kinds[0], fields) if fields else None)
+    return FollowedKinds(conductor, kinds, tenant_or_all(tenant), start_after(query), selection)
 
 
 class FollowedKinds(Followed):
@@ -28,13 +33,13 @@ class FollowedKinds(Followed):
         self,
         conductor: Conductor,
         kinds: Sequence[Kind],
-        tenant: str,
+        tenant: str | None,
         after: int | None,
-        selector: Selector | None,
+        selection: Selection | None,
     ) -> None:
         super().__init__(after)
         self._conductor, self._kinds, self._tenant = conductor, kinds, tenant
-        self._selected = Selection(selector) if selector else None
+        self._selected = selection
 
     async def follow(self, say: Say) -> None:
         """Give out the state and the changes."""
@@ -67,10 +72,10 @@ class FollowedKinds(Followed):
 
 
 class Selection:
-    """A watch through a label selector: a resource whose labels change comes into view or goes out of it."""
+    """A watch through selectors: a resource whose labels or fields change comes into view or goes out of it."""
 
-    def __init__(self, selector: Selector) -> None:
-        self._selector = selector
+    def __init__(self, labels: Selector, fields: FieldSelector | None = None) -> None:
+        self._labels, self._fields = labels, fields
         self._in_view: dict[str, bool] = {}
         """By uid; what is not in it has not been seen, and may be in the client's view from before."""
 
@@ -80,8 +85,11 @@ class Selection:
         before = self._in_view.get(uid)
         if change.type == "deleted":
             self._in_view.pop(uid, None)
-            return "deleted" if before or (before is None and self._selector(change.resource.labels)) else None
-        now = self._in_view[uid] = self._selector(change.resource.labels)
+            return "deleted" if before or (before is None and self._has(change.resource)) else None
+        now = self._in_view[uid] = self._has(change.resource)
         if now:
             return "added" if before is False else change.type
         return "deleted" if before or (before is None and change.type == "modified") else None
+
+    def _has(self, resource: AnyResource) -> bool:
+        return self._labels(resource.labels) and (self._fields is None or self._fields(resource))

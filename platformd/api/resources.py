@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from typing import Final, cast, get_args
 
 from quart import Response, current_app, request
 from quart_trio import QuartTrio
@@ -11,27 +12,32 @@ from werkzeug.exceptions import NotFound as RoutingNotFound
 from werkzeug.routing import BaseConverter
 
 from platformd.api import problems
-from platformd.api.access import check_subjects, needs, principal
+from platformd.api.access import check_steps, check_subjects, needs
 from platformd.api.asked import asked
 from platformd.api.context import ApiContext
 from platformd.api.kind_watch import followed_kinds
 from platformd.api.openapi import Answer, Body, Of, Parameter, operation
 from platformd.api.openapi.parameters import (
     BODY_PROBLEMS,
+    CASCADE,
     CURSOR,
     DRY_RUN,
     EVENT,
     EVENTS,
+    FIELD,
     IF_MATCH,
     IF_NONE_MATCH,
     IF_NONE_MATCH_ANY,
     LABEL,
     NOT_MODIFIED,
+    REPORT,
+    SORT,
     WATCHING,
     WRITE_PROBLEMS,
     limit,
 )
 from platformd.api.openapi.shapes import KindDescription, Kinds
+from platformd.api.places import find_plural, tenant_or_all
 from platformd.api.replies import (
     JSON,
     MERGE_PATCH,
@@ -47,16 +53,22 @@ from platformd.api.replies import (
 from platformd.api.watch import Followed, Watches, check_watch
 from platformd.api.watch_events import events_response
 from platformd.api.watch_socket import serve_socket
-from platformd.core.errors import Conflict, Gone, NotFound, PreconditionFailed, Unprocessable, Unsupported, nearest
+from platformd.conductor.conductor import Cascade
+from platformd.conductor.facts import Applied
+from platformd.conductor.refusals import exists_already
+from platformd.core.errors import Conflict, Gone, InvalidInput, NotFound, PreconditionFailed, Unprocessable, Unsupported
 from platformd.model.describing import describe_kind
 from platformd.model.kind import Kind
-from platformd.model.resource import DEFAULT_TENANT, AnyResource
+from platformd.model.resource import DEFAULT_TENANT
 
 _KIND_IN_PATH = re.compile(r"^/v1/(?:tenants/[^/]+/)?([^/]+)")
 
 DEFAULT_PAGE = 500
 MAX_PAGE = 1000
 """How many resources a page of a listing has: when nobody says, and at most."""
+WATCHED: Final = ("watch", "after", "label", "field")
+LISTED: Final = ("limit", "cursor", "sort")
+"""What a watch of one kind, and what a listing may be told."""
 
 
 class Resources:
@@ -129,7 +141,7 @@ class Resources:
     async def follow(self, plural: str, tenant: str = DEFAULT_TENANT) -> None:
         """WebSocket /v1/PLURAL?watch: the changes of one kind."""
         kind = self._kind(plural)
-        await serve_socket(self._watches, self._followed(kind, tenant, check_watch(Query("watch", "after", "label"))))
+        await serve_socket(self._watches, self._followed(kind, tenant, check_watch(Query(*WATCHED))))
 
     def _followed(self, kind: Kind, tenant: str, query: Query) -> Followed:
         return followed_kinds(self._conductor, [kind], tenant, query)
@@ -144,21 +156,23 @@ class Resources:
     @operation(
         "list{Kinds}",
         "{Kinds}",
-        parameters=(limit(DEFAULT_PAGE, MAX_PAGE), CURSOR, LABEL, *WATCHING),
+        parameters=(limit(DEFAULT_PAGE, MAX_PAGE), CURSOR, SORT, LABEL, FIELD, *WATCHING),
         answers={200: Answer("The page.", Of.PAGE, also=EVENTS)},
         problems=(Gone,),
     )
     async def list(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/PLURAL: a page of the resources, or with ``?watch`` their changes."""
         kind = self._kind(plural)
-        if "watch" in request.args and Query("watch", "after", "label", "limit", "cursor").flag("watch"):
-            query = Query("watch", "after", "label")
+        if "watch" in request.args and Query(*WATCHED, *LISTED).flag("watch"):
+            query = Query(*WATCHED)
             return events_response(self._watches, self._followed(kind, tenant, query))
-        query = Query("limit", "cursor", "label", "watch")
+        query = Query("label", "field", "watch", *LISTED)
         page = await self._conductor.list(
             kind,
-            tenant,
+            tenant_or_all(tenant),
             selector=query.text("label"),
+            fields=query.text("field"),
+            sort=query.text("sort"),
             limit=query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE),
             cursor=query.text("cursor") or None,
         )
@@ -168,19 +182,23 @@ class Resources:
     @operation(
         "create{Kind}",
         "{Kinds}",
-        parameters=(DRY_RUN,),
+        parameters=(DRY_RUN, REPORT),
         body=Body(Of.NEW),
-        answers={201: Answer("It was made.", Of.RESOURCE, headers=("ETag", "Location", "Platformd-Outcome"))},
+        answers={201: Answer("It was made.", Of.WRITTEN, headers=("ETag", "Location", "Platformd-Outcome"))},
         problems=(NotFound, Conflict, *BODY_PROBLEMS, *WRITE_PROBLEMS),
     )
     async def create(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
         """POST /v1/PLURAL: a new resource."""
-        kind, query = self._kind(plural), Query("dry_run")
+        kind, query = self._kind(plural), Query("dry_run", "report")
         wanted = self._conductor.decode(kind, await json_body(JSON), tenant=tenant)
-        check_subjects(kind, wanted)
-        dry_run = query.flag("dry_run")
-        made = await self._conductor.create(wanted, dry_run=dry_run)
-        return _written(kind, made, "created", dry_run=dry_run)
+        how = How(query)
+        try:
+            done = await self._conductor.carry_out(
+                [self._conductor.putting(wanted, expect_absent=True)], still=check_steps, dry_run=how.dry_run
+            )
+        except PreconditionFailed as error:
+            raise exists_already(wanted) from error
+        return _written(kind, done[0], how)
 
     @needs("resources.read")
     @operation(
@@ -204,84 +222,86 @@ class Resources:
         "{Kinds}",
         parameters=(
             DRY_RUN,
+            REPORT,
             Parameter(name="apply", description="Says who asks; changes nothing.", schema=bool, flag=True),
             IF_MATCH,
             IF_NONE_MATCH_ANY,
         ),
         body=Body(Of.WANTED),
         answers={
-            200: Answer("It is as wanted.", Of.RESOURCE, headers=("ETag", "Platformd-Outcome")),
-            201: Answer("It was made.", Of.RESOURCE, headers=("ETag", "Location", "Platformd-Outcome")),
+            200: Answer("It is as wanted.", Of.WRITTEN, headers=("ETag", "Platformd-Outcome")),
+            201: Answer("It was made.", Of.WRITTEN, headers=("ETag", "Location", "Platformd-Outcome")),
         },
         problems=(NotFound, Conflict, PreconditionFailed, *BODY_PROBLEMS, *WRITE_PROBLEMS),
     )
     async def replace(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """PUT /v1/PLURAL/NAME: what a user decides becomes what the body says; created if it is not there."""
-        kind, query = self._kind(plural), Query("dry_run", "apply")
+        kind, query = self._kind(plural), Query("dry_run", "apply", "report")
         query.flag("apply")  # says who asks; every PUT is answered as apply wants it
-        dry_run = query.flag("dry_run")
+        how = How(query)
         revision, must_exist = expected_revision()
         absent = must_be_absent()
         wanted = self._conductor.decode(kind, await json_body(JSON), name=name, tenant=tenant)
         check_subjects(kind, wanted)
         try:
-            made, outcome = await self._conductor.replace(
-                wanted, expect_revision=revision, create=not must_exist, expect_absent=absent, dry_run=dry_run
+            done = await self._conductor.apply(
+                wanted, expect_revision=revision, create=not must_exist, expect_absent=absent, dry_run=how.dry_run
             )
         except NotFound as error:
             if not must_exist:
                 raise
             raise PreconditionFailed("it is not there", subject=error.subject, hint="leave out If-Match") from error
-        return _written(kind, made, outcome, dry_run=dry_run)
+        return _written(kind, done, how)
 
     @needs("resources.write")
     @operation(
         "patch{Kind}",
         "{Kinds}",
-        parameters=(DRY_RUN, IF_MATCH),
+        parameters=(DRY_RUN, REPORT, IF_MATCH),
         body=Body(Of.PATCH, (MERGE_PATCH, JSON), example={"labels": {"site": "north"}}),
-        answers={200: Answer("It is as wanted.", Of.RESOURCE, headers=("ETag", "Platformd-Outcome"))},
+        answers={200: Answer("It is as wanted.", Of.WRITTEN, headers=("ETag", "Platformd-Outcome"))},
         problems=(NotFound, Conflict, PreconditionFailed, *BODY_PROBLEMS, *WRITE_PROBLEMS),
     )
     async def patch(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """PATCH /v1/PLURAL/NAME: change parts of one by a merge patch (RFC 7396)."""
-        kind, query = self._kind(plural), Query("dry_run")
-        dry_run = query.flag("dry_run")
+        kind, how = self._kind(plural), How(Query("dry_run", "report"))
         revision, _ = expected_revision()
         document = await json_body(MERGE_PATCH, JSON)
         if not isinstance(document, dict):
             raise Unprocessable("a merge patch of a resource is an object", subject=f"{kind.singular}/{name}")
-        if principal().tenant is not None:
-            # What it would become must not change between the look and the write.
-            revision = revision or (await self._conductor.get(kind, name, tenant)).revision
-            wanted, _ = await self._conductor.patch(
-                kind, name, tenant, document, expect_revision=revision, dry_run=True
-            )
-            check_subjects(kind, wanted)
-        made, outcome = await self._conductor.patch(
-            kind, name, tenant, document, expect_revision=revision, dry_run=dry_run
-        )
-        return _written(kind, made, outcome, dry_run=dry_run)
+        wish = self._conductor.patching(kind, name, tenant, document, revision)
+        done = (await self._conductor.carry_out([wish], still=check_steps, dry_run=how.dry_run))[0]
+        return _written(kind, done, how)
 
     @needs("resources.delete")
     @operation(
         "delete{Kind}",
         "{Kinds}",
-        parameters=(DRY_RUN, IF_MATCH),
+        parameters=(DRY_RUN, REPORT, CASCADE, IF_MATCH),
         answers={
-            200: Answer("It is gone; what it was.", Of.RESOURCE),
-            202: Answer("It goes when its controller has cleaned up.", Of.RESOURCE),
+            200: Answer("It is gone; what it was.", Of.WRITTEN),
+            202: Answer("It goes when its controller has cleaned up.", Of.WRITTEN),
         },
         problems=(NotFound, Conflict, PreconditionFailed, *WRITE_PROBLEMS),
     )
     async def delete(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """DELETE /v1/PLURAL/NAME: remove one; 200 when it is gone, 202 when a controller must clean up first."""
-        kind, query = self._kind(plural), Query("dry_run")
+        kind, query = self._kind(plural), Query("dry_run", "report", "cascade")
+        how = How(query)
+        cascade = query.text("cascade", "background")
+        if cascade not in get_args(Cascade):
+            raise InvalidInput(f"{cascade!r} is neither background nor orphan", subject="cascade")
         revision, _ = expected_revision()
-        last, gone = await self._conductor.delete(
-            kind, name, tenant, expect_revision=revision, dry_run=query.flag("dry_run")
+        done = await self._conductor.remove(
+            kind,
+            name,
+            tenant,
+            expect_revision=revision,
+            dry_run=how.dry_run,
+            cascade=cast("Cascade", cascade),
+            tell=how.report,
         )
-        return reply(last, 200 if gone else 202)
+        return reply(done if how.report else done.resource, 200 if done.outcome == "deleted" else 202)
 
     @needs("resources.act")
     @operation(
@@ -310,23 +330,28 @@ class Resources:
         raise AssertionError(match[1])
 
     def _kind(self, plural: str) -> Kind:
-        kind = self._kinds.get(plural)
-        if kind is None:
-            near = nearest(plural, list(self._kinds))
-            hint = f"did you mean {near}?" if near else f"known: {', '.join(self._kinds)}"
-            raise NotFound("there is no such kind", subject=plural, hint=hint)
-        return kind
+        return find_plural(self._kinds.values(), plural)
 
     @cached_property
     def _kinds_body(self) -> bytes:
         return encode({"items": [describe_kind(kind) for kind in self._kinds.values()]})
 
 
-def _written(kind: Kind, resource: AnyResource, outcome: str, *, dry_run: bool) -> Response:
-    headers = {"Platformd-Outcome": outcome}
-    if not dry_run:
+class How:
+    """What a query says of a write."""
+
+    def __init__(self, query: Query) -> None:
+        self.dry_run = query.flag("dry_run")
+        self.report = query.flag("report")
+
+
+def _written(kind: Kind, done: Applied, how: How) -> Response:
+    resource = done.resource
+    headers: dict[str, str] = {"Platformd-Outcome": done.outcome}
+    if not how.dry_run:
         headers["ETag"] = etag(resource.revision)
-        if outcome == "created":
+        if done.outcome == "created":
             whose = "" if resource.tenant == DEFAULT_TENANT else f"/tenants/{resource.tenant}"
             headers["Location"] = f"/v1{whose}/{kind.plural}/{resource.name}"
-    return Response(encode(resource), 201 if outcome == "created" else 200, headers, content_type=JSON)
+    body = encode(done if how.report else resource)
+    return Response(body, 201 if done.outcome == "created" else 200, headers, content_type=JSON)

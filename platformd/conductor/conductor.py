@@ -4,48 +4,52 @@ Every resource is one key of the Store, ``/resources/KIND/TENANT/NAME``, so that
 a watch is a watch, and optimistic concurrency is a compare of the key's ``mod_revision``, which is
 the resource's ``revision`` and its ETag.
 
-Users write specs, controllers write statuses; neither can touch the other's part. Deleting an object
-that has finalizers only marks it; it goes when the last finalizer is taken off.
+Every change is one Store transaction with its record of history (``writing``, ``history``). Users write specs,
+controllers write statuses; neither can touch the other's part. Deleting an object that has finalizers only marks it; it
+goes when the last finalizer is taken off.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Literal
 
 import msgspec
 
-from platformd.conductor import documents
+from platformd.conductor import documents, history
 from platformd.conductor.actions import Actions
-from platformd.conductor.facts import ChangeBatch, Outcome, Page
-from platformd.conductor.selector import parse_selector
+from platformd.conductor.differences import differences
+from platformd.conductor.facts import Applied, ChangeBatch, Dependent, Outcome, Page
+from platformd.conductor.history import Records, told
+from platformd.conductor.intentions import Decision, Intention, Wishes
+from platformd.conductor.listing import Wanted, list_page
+from platformd.conductor.owners import dependents_of, owned_by, with_owner
+from platformd.conductor.refusals import MAX_CONTENTION, check_transition, contended, exists_already, missing
+from platformd.conductor.selector import check_path, parse_field_selector, parse_selector
 from platformd.conductor.watching import watch_resources
-from platformd.coordination.contract import Compare, Delete, KeyValue, Put, Store, TxnResult, prefix_end
-from platformd.core.clock import Clock, rfc3339
-from platformd.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Unprocessable
+from platformd.conductor.writing import ROOT, Seen, Step, Writer, key_of
+from platformd.coordination.contract import Compare, KeyValue, Store
+from platformd.core.clock import Clock
+from platformd.core.errors import InvalidInput, LimitReached, PreconditionFailed, Unprocessable
 from platformd.core.ids import NewId
 from platformd.model.kind import Check, Kind, subject_of
 from platformd.model.resource import DEFAULT_TENANT, SERVER_OWNED, AnyResource, Status
 
-ROOT = b"/resources/"
-"""Where resources are in the Store."""
-
-MAX_CONTENTION = 64
-"""How often a write is tried again when others change the object in between."""
-
-
-def key_of(kind: str, tenant: str, name: str) -> bytes:
-    """The Store key of a resource."""
-    return ROOT + f"{kind}/{tenant}/{name}".encode()
-
+MAX_STEPS = 40
+"""Resources that one transaction changes: each takes up to three of the Store's 128 operations."""
 
 Guard = Callable[[AnyResource | None, AnyResource | None], AbstractAsyncContextManager[None]]
 """Rules that compare what is there (``None``: nothing) with what is wanted (``None``: to delete it) or with other
 resources. Entered before a write of spec, labels or annotations, and left after it; raises to refuse. It is entered for
 a dry run too, and again when a write is tried again."""
+
+Rule = Callable[[Sequence[Step]], Awaitable[Sequence[Compare]]]
+"""A rule over everything that a write does. Raises to refuse; returns what must still hold when it is written."""
+
+Cascade = Literal["background", "orphan"]
+"""What becomes of those that belong to what is deleted: they are deleted too, soon after; or they stay, and belong to
+nobody."""
 
 
 class Conductor:
@@ -69,17 +73,30 @@ class Conductor:
                 model may (a pipeline's expressions are compiled by the pipelines room).
         """
         self._store = store
-        self._clock = clock
-        self._new_id = new_id
         self._admission = dict(admission or {})
-        self._guards: dict[str, Guard] = {}
+        self._guards: dict[str, tuple[Guard, tuple[Kind, ...]]] = {}
+        self._rules: list[Rule] = []
         self.kinds = tuple(kinds)
+        self.writer = Writer(store, clock)
+        """For rules: the marks of collections."""
         self.actions = Actions(self.get)
         """What resources can be told to do; the rooms register here."""
+        self._wishes = Wishes(new_id, self.writer.now, self.decode, self._with_owner)
 
-    def guard(self, kind: Kind, guard: Guard) -> None:
-        """From now on ``guard`` is entered around every write of a user to ``kind``."""
-        self._guards[kind.name] = guard
+    def guard(self, kind: Kind, guard: Guard, reads: Sequence[Kind] = ()) -> None:
+        """From now on ``guard`` is entered around every write of a user to ``kind``.
+
+        Args:
+            kind: whose writes it guards.
+            guard: the rule.
+            reads: kinds whose resources of the same tenant it looks at: the write is only done if none of them came,
+                went or was configured since it was entered; else it is entered again.
+        """
+        self._guards[kind.name] = (guard, tuple(reads))
+
+    def rule(self, rule: Rule) -> None:
+        """From now on ``rule`` is asked about every write of a user, transactions as a whole."""
+        self._rules.append(rule)
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -91,7 +108,7 @@ class Conductor:
         """
         found = await self._find(kind, name, tenant)
         if found is None:
-            raise _missing(kind, name, tenant)
+            raise missing(kind, name, tenant)
         return found
 
     async def list(
@@ -100,6 +117,8 @@ class Conductor:
         tenant: str | None = DEFAULT_TENANT,
         *,
         selector: str = "",
+        fields: str = "",
+        sort: str = "",
         limit: int = 0,
         cursor: str | None = None,
     ) -> Page:
@@ -108,28 +127,20 @@ class Conductor:
         Args:
             tenant: whose; ``None`` for everybody's.
             selector: only those whose labels match (``a=b,c!=d,e,!f``).
+            fields: only those whose fields match (``status.state=failed,spec.zone!=north``).
+            sort: a field's path (``status.messages``), with a minus in front for the other way round.
             limit: at most this many on the page; 0 for all.
             cursor: go on where the page that gave it ended, at that page's revision.
 
         Raises:
-            InvalidInput: the selector or the cursor cannot be read.
+            InvalidInput: a selector, the path or the cursor cannot be read.
             Compacted: the cursor's revision is no longer there; list again from the start.
         """
-        selected = parse_selector(selector)
-        prefix = ROOT + f"{kind.name}/".encode() + (f"{tenant}/".encode() if tenant is not None else b"")
-        start, revision = _read_cursor(cursor, prefix) if cursor else (prefix, 0)
-        items: list[AnyResource] = []
-        while True:
-            wanted = limit - len(items) if limit else 0
-            listing = await self._store.list(start, prefix_end(prefix), revision=revision, limit=wanted)
-            revision = listing.revision
-            resources = [documents.from_stored(kind, kv.value, kv.mod_revision) for kv in listing.items]
-            items += [r for r in resources if selected(r.labels)]
-            if listing.items:
-                start = listing.items[-1].key + b"\x00"
-            if not listing.more or len(items) == limit:
-                more = _write_cursor(start, revision) if listing.more else None
-                return Page(items=tuple(items), revision=revision, cursor=more)
+        if sort:
+            check_path(kind, sort.removeprefix("-"), "sort")
+        selected = parse_selector(selector), parse_field_selector(kind, fields)
+        wanted = Wanted(kind=kind, tenant=tenant, labels=selected[0], fields=selected[1], sort=sort)
+        return await list_page(self._store, wanted, limit, cursor)
 
     def watch(
         self, kinds: Sequence[Kind], tenant: str | None = DEFAULT_TENANT, *, after: int | None = None
@@ -145,6 +156,37 @@ class Conductor:
             Compacted: ``after`` is older than history.
         """
         return watch_resources(self._store, ROOT, kinds, tenant, after)
+
+    async def history(
+        self, kind: Kind, name: str, tenant: str = DEFAULT_TENANT, *, limit: int = 100, cursor: str | None = None
+    ) -> Records:
+        """What happened to a resource and to those that had its name before, newest first, a page at a time.
+
+        It can be read when the resource is gone, until its records are too old or too many.
+
+        Raises:
+            InvalidInput: the cursor cannot be read.
+        """
+        return await history.of_one(self._store, kind.name, tenant, name, limit=limit, cursor=cursor)
+
+    async def recent(
+        self,
+        kind: Kind | None = None,
+        tenant: str | None = DEFAULT_TENANT,
+        *,
+        actor: str = "",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Records:
+        """What happened to all resources (of a kind, of a tenant, by an actor), newest first, a page at a time.
+
+        All changes of one transaction are on one page, which may so have more than ``limit``.
+
+        Raises:
+            InvalidInput: the cursor cannot be read.
+        """
+        name = "" if kind is None else kind.name
+        return await history.of_all(self._store, name, tenant, actor=actor, limit=limit, cursor=cursor)
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -167,12 +209,9 @@ class Conductor:
             Unprocessable: it is not valid.
         """
         try:
-            created, _ = await self.replace(resource, expect_absent=True, dry_run=dry_run)
+            return (await self.apply(resource, expect_absent=True, dry_run=dry_run)).resource
         except PreconditionFailed as error:
-            raise Conflict(
-                "exists already", subject=subject_of(resource), hint="change it with apply, or choose another name"
-            ) from error
-        return created
+            raise exists_already(resource) from error
 
     async def replace(
         self,
@@ -183,7 +222,22 @@ class Conductor:
         expect_absent: bool = False,
         dry_run: bool = False,
     ) -> tuple[AnyResource, Outcome]:
-        """Make spec, labels, annotations and owner what ``resource`` says.
+        """As ``apply``, without the changes."""
+        done = await self.apply(
+            resource, expect_revision=expect_revision, create=create, expect_absent=expect_absent, dry_run=dry_run
+        )
+        return done.resource, done.outcome
+
+    async def apply(
+        self,
+        resource: AnyResource,
+        *,
+        expect_revision: int | None = None,
+        create: bool = True,
+        expect_absent: bool = False,
+        dry_run: bool = False,
+    ) -> Applied:
+        """Make spec, labels, annotations and owner what ``resource`` says; says which fields that changes.
 
         Args:
             expect_revision: only if this is its revision.
@@ -196,23 +250,12 @@ class Conductor:
             NotFound: it is not there and may not be created, or its owner is not there.
             Conflict: it is being deleted, or others change it all the time.
             Unprocessable: it is not valid.
+            LimitReached: a quota would be exceeded.
         """
-        kind = self._kind(resource)
+        kind = self._kind(resource.kind)
         self._check(kind, resource)
-        for _ in range(MAX_CONTENTION):
-            current = await self._find(kind, resource.name, resource.tenant)
-            self._expect(resource, current, expect_revision, expect_absent=expect_absent)
-            if current is None and not create:
-                raise _missing(kind, resource.name, resource.tenant)
-            wanted = await self._with_owner(resource, current)
-            written, outcome = self._next(kind, wanted, current)
-            if outcome == "unchanged":
-                return written, outcome
-            async with self._guarded(kind, current, written):
-                done = written if dry_run else await self._write(written, current)
-            if done is not None:
-                return done, outcome
-        raise _contended(resource)
+        wish = self._wishes.put(kind, resource, revision=expect_revision, create=create, absent=expect_absent)
+        return (await self.carry_out([wish], dry_run=dry_run))[0]
 
     async def patch(
         self,
@@ -226,24 +269,11 @@ class Conductor:
     ) -> tuple[AnyResource, Outcome]:
         """Change parts of a resource by a JSON merge patch (RFC 7396); what the server owns is ignored.
 
-        Raises: as ``replace``.
+        Raises: as ``apply``.
         """
-        users = {key: value for key, value in patch.items() if key not in SERVER_OWNED}
-        for _ in range(MAX_CONTENTION):
-            current = await self.get(kind, name, tenant)
-            merged = documents.merge_patch(documents.to_document(current), users)
-            wanted = self.decode(kind, merged, name=name, tenant=tenant)
-            try:
-                return await self.replace(
-                    wanted,
-                    expect_revision=current.revision if expect_revision is None else expect_revision,
-                    create=False,
-                    dry_run=dry_run,
-                )
-            except PreconditionFailed:
-                if expect_revision is not None:
-                    raise
-        raise _contended(current)
+        wish = self.patching(kind, name, tenant, patch, expect_revision)
+        done = (await self.carry_out([wish], dry_run=dry_run))[0]
+        return done.resource, done.outcome
 
     async def delete(
         self,
@@ -254,30 +284,124 @@ class Conductor:
         expect_revision: int | None = None,
         dry_run: bool = False,
     ) -> tuple[AnyResource, bool]:
-        """Delete a resource: at once, or when its finalizers are done.
+        """As ``remove``; returns its last state, and whether it is gone already."""
+        wish = self.deleting(kind, name, tenant, expect_revision)
+        done = (await self.carry_out([wish], dry_run=dry_run))[0]
+        return done.resource, done.outcome == "deleted"
 
-        Returns:
-            Its last state, and whether it is gone already.
+    async def remove(
+        self,
+        kind: Kind,
+        name: str,
+        tenant: str = DEFAULT_TENANT,
+        *,
+        expect_revision: int | None = None,
+        dry_run: bool = False,
+        cascade: Cascade = "background",
+        tell: bool = True,
+    ) -> Applied:
+        """Delete a resource, at once or when its finalizers are done, and say what goes with it.
+
+        Args:
+            expect_revision: only if this is its revision.
+            dry_run: tell, but write nothing.
+            cascade: what becomes of those that belong to it.
+            tell: whether to look for what goes with it, which takes a look at everything that the tenant has.
 
         Raises:
             NotFound: it is not there.
             PreconditionFailed: ``expect_revision`` does not hold.
+            LimitReached: too many belong to it to be set free at once.
         """
+        current = await self.get(kind, name, tenant)
+        wishes = [self.deleting(kind, name, tenant, expect_revision)]
+        if cascade == "orphan":
+            wishes += await self._disowning(current)
+            going: tuple[Dependent, ...] = ()
+        else:
+            going = await dependents_of(self._store, self.kinds, current) if tell else ()
+        done = (await self.carry_out(wishes, dry_run=dry_run))[0]
+        return msgspec.structs.replace(done, dependents=going)
+
+    async def _disowning(self, resource: AnyResource) -> Sequence[Intention]:
+        children = await owned_by(self._store, self.kinds, resource)
+        if len(children) >= MAX_STEPS:
+            raise LimitReached(
+                f"{len(children)} resources belong to it; at most {MAX_STEPS - 1} are set free at once",
+                subject=subject_of(resource),
+                hint="take their owner off some of them first",
+            )
+        return [
+            self._wishes.disown(kind, child.name, child.tenant, child.owner)
+            for kind, child in children
+            if child.owner is not None
+        ]
+
+    def putting(
+        self, resource: AnyResource, expect_revision: int | None = None, *, expect_absent: bool = False
+    ) -> Intention:
+        """The wish of ``apply``, for ``carry_out``.
+
+        Raises:
+            Unprocessable: it is not valid.
+        """
+        kind = self._kind(resource.kind)
+        self._check(kind, resource)
+        return self._wishes.put(kind, resource, revision=expect_revision, absent=expect_absent)
+
+    def patching(
+        self, kind: Kind, name: str, tenant: str, patch: Mapping[str, Any], expect_revision: int | None = None
+    ) -> Intention:
+        """The wish of ``patch``, for ``carry_out``."""
+        users = {key: value for key, value in patch.items() if key not in SERVER_OWNED}
+        return self._wishes.patch(kind, name, tenant, users, revision=expect_revision)
+
+    def deleting(self, kind: Kind, name: str, tenant: str, expect_revision: int | None = None) -> Intention:
+        """The wish of ``delete``, for ``carry_out``."""
+        return self._wishes.delete(kind, name, tenant, revision=expect_revision)
+
+    async def carry_out(
+        self, wishes: Sequence[Intention], *, still: Rule | None = None, dry_run: bool = False
+    ) -> Sequence[Applied]:
+        """Do all that is wished in one transaction: everything or nothing, at one revision.
+
+        Args:
+            wishes: at most ``MAX_STEPS``, each about another resource.
+            still: a further rule over what is done.
+            dry_run: decide and tell, but write nothing.
+
+        Raises: what ``apply`` and ``delete`` raise.
+        """
+        rules = [*self._rules, *([still] if still is not None else [])]
         for _ in range(MAX_CONTENTION):
-            current = await self.get(kind, name, tenant)
-            self._expect(current, current, expect_revision, expect_absent=False)
-            async with self._guarded(kind, current, None):
-                if not current.finalizers:
-                    if dry_run or await self._remove(current):
-                        return current, True
-                elif current.deleting_at is not None or dry_run:
-                    return current, False
-                else:
-                    marked = msgspec.structs.replace(current, deleting_at=self._now(), updated_at=self._now())
-                    done = await self._write(marked, current)
-                    if done is not None:
-                        return done, False
-        raise _contended(current)
+            seen = [await self.writer.look(wish.kind, wish.name, wish.tenant) for wish in wishes]
+            decided = [await wish.decide(there) for wish, there in zip(wishes, seen, strict=True)]
+            steps = [step for step, _, _ in decided if step is not None]
+            if not steps and still is None:
+                return _told(decided, seen, 0)
+            async with AsyncExitStack() as guards:
+                compares: list[Compare] = []
+                for step in steps:
+                    compares += await self._enter(guards, step)
+                for rule in rules:
+                    compares += await rule(steps)
+                if dry_run or not steps:
+                    return _told(decided, seen, 0)
+                revision = await self.writer.commit(steps, compares)
+            if revision is not None:
+                return _told(decided, seen, revision)
+        raise contended(wishes[0].subject)
+
+    async def _enter(self, guards: AsyncExitStack, step: Step) -> Sequence[Compare]:
+        guard, reads = self._guards.get(step.kind.name, (None, ()))
+        resource = step.wanted or step.seen.resource
+        if guard is None or resource is None:
+            return []
+        compares = await self.writer.marks((kind.name, resource.tenant) for kind in reads)
+        # A deletion that waits for finalizers is one.
+        wanted = None if step.what in ("deleted", "deleting") else step.wanted
+        await guards.enter_async_context(guard(step.seen.resource, wanted))
+        return compares
 
     # -- for controllers ----------------------------------------------------------------------------
 
@@ -290,49 +414,50 @@ class Conductor:
             NotFound: the resource is gone (or another one has its name now).
             Conflict: its state table does not allow the transition; the hint names the legal ones.
         """
-        kind = self._kind(resource)
+        kind = self._kind(resource.kind)
         for _ in range(MAX_CONTENTION):
             current = await self.get(kind, resource.name, resource.tenant)
             if current.uid != resource.uid:
-                raise _missing(kind, resource.name, resource.tenant)
-            _check_transition(kind, current, status)
+                raise missing(kind, resource.name, resource.tenant)
+            check_transition(kind, current, status)
             same_state = current.status.state == status.state and current.status.since is not None
-            dated = msgspec.structs.replace(status, since=current.status.since if same_state else self._now())
+            dated = msgspec.structs.replace(status, since=current.status.since if same_state else self.writer.now())
             if dated == current.status:
                 return current
-            done = await self._write(msgspec.structs.replace(current, status=dated), current)
-            if done is not None:
-                return done
-        raise _contended(resource)
+            wanted = msgspec.structs.replace(current, status=dated)
+            seen = Seen(resource=current, base=current.revision)
+            revision = await self.writer.commit([Step(kind=kind, seen=seen, what="status", wanted=wanted)])
+            if revision is not None:
+                return msgspec.structs.replace(wanted, revision=revision)
+        raise contended(subject_of(resource))
 
     async def finalize(self, resource: AnyResource, finalizer: str) -> None:
         """Say that ``finalizer`` has cleaned up; with the last one a deleted resource goes."""
-        kind = self._kind(resource)
+        kind = self._kind(resource.kind)
         for _ in range(MAX_CONTENTION):
-            current = await self._find(kind, resource.name, resource.tenant)
+            seen = await self.writer.look(kind, resource.name, resource.tenant)
+            current = seen.resource
             if current is None or current.uid != resource.uid or finalizer not in current.finalizers:
                 return
             left = tuple(f for f in current.finalizers if f != finalizer)
-            if not left and current.deleting_at is not None:
-                if await self._remove(current):
-                    return
-            elif await self._write(msgspec.structs.replace(current, finalizers=left), current) is not None:
+            gone = not left and current.deleting_at is not None
+            wanted = None if gone else msgspec.structs.replace(current, finalizers=left)
+            step = Step(kind=kind, seen=seen, what="deleted" if gone else "finalized", wanted=wanted)
+            if await self.writer.commit([step]) is not None:
                 return
-        raise _contended(resource)
+        raise contended(subject_of(resource))
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _kind(self, resource: AnyResource) -> Kind:
-        for kind in self.kinds:
-            if kind.name == resource.kind:
-                return kind
-        raise InvalidInput("there is no such kind", subject=resource.kind)
+    def kind_named(self, name: str) -> Kind | None:
+        """The kind of that name, if there is one."""
+        return next((kind for kind in self.kinds if kind.name == name), None)
 
-    def _guarded(
-        self, kind: Kind, current: AnyResource | None, wanted: AnyResource | None
-    ) -> AbstractAsyncContextManager[None]:
-        guard = self._guards.get(kind.name)
-        return nullcontext() if guard is None else guard(current, wanted)
+    def _kind(self, name: str) -> Kind:
+        kind = self.kind_named(name)
+        if kind is None:
+            raise InvalidInput("there is no such kind", subject=name)
+        return kind
 
     def _check(self, kind: Kind, resource: AnyResource) -> None:
         checks = (*kind.checks, *self._admission.get(kind.name, ()))
@@ -345,105 +470,19 @@ class Conductor:
         return None if kv is None else documents.from_stored(kind, kv.value, kv.mod_revision)
 
     async def _with_owner(self, resource: AnyResource, current: AnyResource | None) -> AnyResource:
-        """The resource with its owner's uid filled in, so that a later owner of that name is another."""
-        owner = resource.owner
-        if owner is None or (current is not None and current.owner == owner):
-            return resource
-        kind = next((k for k in self.kinds if k.name == owner.kind), None)
-        found = None if kind is None else await self._find(kind, owner.name, resource.tenant)
-        if found is None or (owner.uid and owner.uid != found.uid):
-            raise NotFound("its owner is not there", subject=f"{owner.kind.lower()}/{owner.name}")
-        return msgspec.structs.replace(resource, owner=msgspec.structs.replace(owner, uid=found.uid))
+        async def find(kind: str, name: str) -> AnyResource | None:
+            known = self.kind_named(kind)
+            return None if known is None else await self._find(known, name, resource.tenant)
 
-    def _next(self, kind: Kind, wanted: AnyResource, current: AnyResource | None) -> tuple[AnyResource, Outcome]:
-        now = self._now()
-        if current is None:
-            new = msgspec.structs.replace(
-                wanted,
-                uid=self._new_id(),
-                generation=1,
-                revision=0,
-                created_at=now,
-                updated_at=now,
-                deleting_at=None,
-                finalizers=(kind.finalizer,) if kind.finalizer else (),
-                status=kind.status(),
-            )
-            return new, "created"
-        theirs = {m: getattr(wanted, m) for m in ("labels", "annotations", "owner", "spec")}
-        if all(getattr(current, member) == value for member, value in theirs.items()):
-            return current, "unchanged"
-        if current.deleting_at is not None:
-            raise Conflict(
-                "is being deleted", subject=subject_of(current), hint="wait until it is gone, then create it anew"
-            )
-        generation = current.generation + (current.spec != wanted.spec)
-        return msgspec.structs.replace(current, **theirs, generation=generation, updated_at=now), "configured"
-
-    def _expect(
-        self, resource: AnyResource, current: AnyResource | None, revision: int | None, *, expect_absent: bool
-    ) -> None:
-        if expect_absent and current is not None:
-            raise PreconditionFailed("is there already", subject=subject_of(resource))
-        if revision is not None and (current is None or current.revision != revision):
-            found = "is not there" if current is None else f"has revision {current.revision}"
-            raise PreconditionFailed(
-                f"revision {revision} was expected, but it {found}",
-                subject=subject_of(resource),
-                hint="read it again, make your change, and send it with the new revision",
-            )
-
-    async def _write(self, resource: AnyResource, current: AnyResource | None) -> AnyResource | None:
-        """Store ``resource`` if ``current`` is still what is there; ``None`` if it is not."""
-        key = key_of(resource.kind, resource.tenant, resource.name)
-        unchanged = Compare(key, "mod_revision", "==", 0 if current is None else current.revision)
-        result: TxnResult = await self._store.txn([unchanged], [Put(key, documents.to_stored(resource))])
-        return msgspec.structs.replace(resource, revision=result.revision) if result.succeeded else None
-
-    async def _remove(self, current: AnyResource) -> bool:
-        key = key_of(current.kind, current.tenant, current.name)
-        unchanged = Compare(key, "mod_revision", "==", current.revision)
-        return (await self._store.txn([unchanged], [Delete(key)])).succeeded
-
-    def _now(self) -> str:
-        return rfc3339(self._clock.time_ns())
+        return await with_owner(find, resource, current)
 
 
-def _missing(kind: Kind, name: str, tenant: str) -> NotFound:
-    where = "" if tenant == DEFAULT_TENANT else f" in tenant {tenant!r}"
-    return NotFound(f"is not there{where}", subject=f"{kind.singular}/{name}")
-
-
-def _contended(resource: AnyResource) -> Conflict:
-    return Conflict(
-        f"others changed it {MAX_CONTENTION} times while this write was tried",
-        subject=subject_of(resource),
-        hint="try again",
-    )
-
-
-def _check_transition(kind: Kind, current: AnyResource, status: Status) -> None:
-    before, after = current.status.state, status.state
-    if before == after or not kind.transitions:
-        return
-    legal = kind.transitions.get(before, frozenset())
-    if after not in legal:
-        raise Conflict(
-            f"cannot go from {before!r} to {after!r}",
-            subject=subject_of(current),
-            hint=f"from {before!r} it may go to: {', '.join(sorted(legal)) or 'nothing'}",
-        )
-
-
-def _write_cursor(start: bytes, revision: int) -> str:
-    return base64.urlsafe_b64encode(msgspec.msgpack.encode((start, revision))).decode()
-
-
-def _read_cursor(cursor: str, prefix: bytes) -> tuple[bytes, int]:
-    try:
-        start, revision = msgspec.msgpack.decode(base64.urlsafe_b64decode(cursor), type=tuple[bytes, int])
-    except (msgspec.DecodeError, binascii.Error, ValueError) as error:
-        raise InvalidInput("is not a cursor of this listing", subject="cursor") from error
-    if not start.startswith(prefix) or revision < 1:
-        raise InvalidInput("is not a cursor of this listing", subject="cursor")
-    return start, revision
+def _told(decided: Sequence[Decision], seen: Sequence[Seen], revision: int) -> list[Applied]:
+    answers = []
+    for (step, resource, outcome), there in zip(decided, seen, strict=True):
+        changes, more = ((), 0) if step is None else differences(told(there.resource), told(step.wanted))
+        written = step is not None and step.wanted is not None and revision
+        answer = msgspec.structs.replace(resource, revision=revision) if written else resource
+        at = revision if step is not None else 0
+        answers.append(Applied(outcome=outcome, resource=answer, revision=at, changes=changes, more=more))
+    return answers

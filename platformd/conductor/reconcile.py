@@ -19,6 +19,7 @@ from typing import NamedTuple, Never
 
 import trio
 
+from platformd.conductor.actor import set_acting
 from platformd.conductor.conductor import Conductor
 from platformd.conductor.facts import Change
 from platformd.core.errors import Gone, NotFound, PlatformError
@@ -131,6 +132,7 @@ async def _work(conductor: Conductor, kind: Kind, reconcile: Reconcile, queue: _
     while True:
         key = await queue.take()
         again: float | None = RESYNC
+        set_acting(f"controller:{kind.plural}")
         try:
             resource = await conductor.get(kind, key.name, key.tenant)
             again = await reconcile(resource)

@@ -1,8 +1,8 @@
 """The register of schemas: what may be registered and taken out, and what streams are told of it.
 
-``SchemaRules`` stands in the way of writes: it compares with what is there, which a check of one document cannot. It
-holds a lock from the look to the write, so that no stream can take up a version that is being taken out; a keyspace
-belongs to one daemon, and everything goes through its conductor. The controller only keeps the status.
+``SchemaRules`` stands in the way of writes: it compares with what is there, which a check of one document cannot. What
+it looked at must still be so when the write is done, so that no stream can take up a version that is being taken out.
+The controller only keeps the status.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ class SchemaRules:
     def __init__(self, conductor: Conductor, examiner: Examiner) -> None:
         self._conductor = conductor
         self._examiner = examiner
-        self._lock = trio.Lock()
+
+    def stand_guard(self) -> None:
+        """From now on, guard the conductor's writes."""
+        self._conductor.guard(SCHEMA, self.writing_schema, reads=[STREAM])
+        self._conductor.guard(STREAM, self.writing_stream, reads=[SCHEMA])
 
     @asynccontextmanager
     async def writing_schema(self, current: AnyResource | None, wanted: AnyResource | None) -> AsyncIterator[None]:
@@ -51,13 +55,12 @@ class SchemaRules:
             Unprocessable: a version would change, is no schema, or is not compatible.
             Conflict: a stream uses a version that would go.
         """
-        async with self._lock:
-            if wanted is None:
-                assert current is not None
-                await self._check_unused(current, {v.version for v in current.spec.versions})
-            else:
-                await self._check_versions(current, wanted)
-            yield
+        if wanted is None:
+            assert current is not None
+            await self._check_unused(current, {v.version for v in current.spec.versions})
+        else:
+            await self._check_versions(current, wanted)
+        yield
 
     @asynccontextmanager
     async def writing_stream(self, current: AnyResource | None, wanted: AnyResource | None) -> AsyncIterator[None]:
@@ -70,15 +73,14 @@ class SchemaRules:
         if wanted is None or schema is None or _same_form(current, wanted):
             yield
             return
-        async with self._lock:
-            kind = schema_type(wanted.spec)
-            if isinstance(schema, str):
-                errors = await self._reference_errors(wanted, schema, kind)
-            else:
-                errors = _under("spec.schema", await self._examiner.examine(kind, schema_text(schema)))
-            if errors:
-                raise Unprocessable("is not a valid Stream", subject=subject_of(wanted), errors=tuple(errors))
-            yield
+        kind = schema_type(wanted.spec)
+        if isinstance(schema, str):
+            errors = await self._reference_errors(wanted, schema, kind)
+        else:
+            errors = _under("spec.schema", await self._examiner.examine(kind, schema_text(schema)))
+        if errors:
+            raise Unprocessable("is not a valid Stream", subject=subject_of(wanted), errors=tuple(errors))
+        yield
 
     async def _check_versions(self, current: AnyResource | None, wanted: AnyResource) -> None:
         spec: SchemaSpec = wanted.spec

@@ -284,6 +284,28 @@ class NatsSettings(_Section, frozen=True, kw_only=True):
     """How often the state of all streams and consumers is asked for, beside what each operation tells."""
 
 
+class HistorySettings(_Section, frozen=True, kw_only=True):
+    """Who changed which resource, when and why."""
+
+    records: int = 20_000
+    """Changes that are kept, of all resources together. Over it: the oldest go."""
+    records_per_object: int = 200
+    """Changes that are kept of one resource. Over it: its oldest go."""
+    max_age: Duration = "365d"
+    """How long a change is kept; 0 for ever."""
+
+
+class EventSettings(_Section, frozen=True, kw_only=True):
+    """What controllers tell of resources, such as a worker that was started again."""
+
+    events: int = 5_000
+    """Events that are kept, of all resources together. Over it: the oldest go."""
+    events_per_object: int = 50
+    """Events that are kept of one resource. Over it: its oldest go."""
+    max_age: Duration = "7d"
+    """How long an event is kept after it happened last; 0 for ever."""
+
+
 class HealthSettings(_Section, frozen=True, kw_only=True):
     """The host collector."""
 
@@ -316,6 +338,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     etcd: EtcdSettings = msgspec.field(default_factory=EtcdSettings)
     queues: QueueSettings = msgspec.field(default_factory=QueueSettings)
     nats: NatsSettings = msgspec.field(default_factory=NatsSettings)
+    history: HistorySettings = msgspec.field(default_factory=HistorySettings)
+    events: EventSettings = msgspec.field(default_factory=EventSettings)
     health: HealthSettings = msgspec.field(default_factory=HealthSettings)
     pipelines: PipelineSettings = msgspec.field(default_factory=PipelineSettings)
 
@@ -364,6 +388,8 @@ SECTIONS: dict[str, type[_Section]] = {
     "etcd": EtcdSettings,
     "queues": QueueSettings,
     "nats": NatsSettings,
+    "history": HistorySettings,
+    "events": EventSettings,
     "health": HealthSettings,
     "pipelines": PipelineSettings,
 }

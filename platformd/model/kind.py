@@ -88,6 +88,9 @@ class Kind:
     """The controller that must clean up before a deleted object goes; set on creation."""
     aliases: tuple[str, ...] = ()
     """Short names for the command line."""
+    recorded: bool = True
+    """Whether its changes are kept in history and its resources count against quotas; not those that the platform makes
+    by itself, in numbers."""
     facility: bool = False
     """Whether its resources are the whole facility's, whatever tenant they name: see ``platformd.model.access``."""
     subjects: Subjects = lambda _: ()

@@ -56,12 +56,21 @@ class MemoryStore:
         return self._keys.get(key)
 
     async def list(
-        self, key: bytes, end: bytes | None, *, revision: int = 0, limit: int = 0, keys_only: bool = False
+        self,
+        key: bytes,
+        end: bytes | None,
+        *,
+        revision: int = 0,
+        limit: int = 0,
+        keys_only: bool = False,
+        order: str = "key",
     ) -> Listing:
         await trio.lowlevel.checkpoint()
         if self.broken is not None:
             raise self.broken
         found = [self._keys[k] for k in sorted(self._keys) if k >= key and (end is None or k < end)]
+        found.sort(key=lambda kv: kv.mod_revision if order.endswith("mod_revision") else 0)
+        found = found[::-1] if order.startswith("-") else found
         more = bool(limit) and len(found) > limit
         items = tuple(found[:limit] if limit else found)
         return Listing(items=items, revision=self.revision, more=more, count=len(found))

@@ -240,7 +240,7 @@ async def test_users_do_not_see_resources(client: Client, store: MemoryStore) ->
     await client.request("POST", "/v1/services", {"kind": "Service", "name": "s", "spec": {}})
     await put(client, "mine")
     assert await keys(client, "") == ["mine"]
-    assert {key.split(b"/")[1] for key in store.keys} == {b"resources", b"kv"}
+    assert {key.split(b"/")[1] for key in store.keys} == {b"resources", b"collections", b"history", b"kv"}
 
 
 async def txn(client: Client, query: str = "", **document: Any) -> Answer:

@@ -28,9 +28,7 @@ AVRO = {"type": "record", "name": "r", "fields": [{"name": "id", "type": "int"}]
 async def register(conductor: Conductor) -> AsyncIterator[Conductor]:
     """A conductor with the rules, as the daemon has it."""
     checkers = Checkers()
-    rules = SchemaRules(conductor, checkers)
-    conductor.guard(SCHEMA, rules.writing_schema)
-    conductor.guard(STREAM, rules.writing_stream)
+    SchemaRules(conductor, checkers).stand_guard()
     yield conductor
     await checkers.stop()
 

@@ -50,6 +50,8 @@ class Of(Enum):
 
     RESOURCE = auto()
     """A resource as it is."""
+    WRITTEN = auto()
+    """A resource as a write left it, or with ``report`` the report of the write."""
     PAGE = auto()
     """A page of a listing."""
     NEW = auto()

@@ -43,6 +43,24 @@ LABEL: Final = Parameter(
     name="label",
     description="Only resources whose labels match: `a=b`, `a!=b`, `a`, `!a`, with commas between.",
 )
+FIELD: Final = Parameter(
+    name="field",
+    description="Only resources whose fields match: `status.state=failed,spec.zone!=north`, with commas between.",
+)
+SORT: Final = Parameter(
+    name="sort", description="The path of a field to sort by, `status.bytes`; `-status.bytes` for the other way round."
+)
+REPORT: Final = Parameter(
+    name="report",
+    description="Answer with what was done: the outcome, the fields that changed, and what goes with it.",
+    schema=bool,
+    flag=True,
+)
+CASCADE: Final = Parameter(
+    name="cascade",
+    description="What becomes of what belongs to it: `background` deletes it too, soon after; `orphan` leaves it.",
+    schema=Literal["background", "orphan"],
+)
 DRY_RUN: Final = Parameter(
     name="dry_run", description="Validate and answer as usual, but write nothing.", schema=bool, flag=True
 )

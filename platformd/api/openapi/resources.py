@@ -7,12 +7,21 @@ from typing import Any, Final
 import msgspec
 
 from platformd.api.openapi.declared import Of
+from platformd.conductor.facts import Applied
 from platformd.model.kind import Kind
 from platformd.model.resource import SERVER_OWNED
 
 USERS: Final = ("labels", "annotations", "owner", "spec")
 """What a merge patch can change."""
 _REF: Final = "#/components/schemas/"
+_NAMES: Final = {
+    Of.RESOURCE: "",
+    Of.WRITTEN: "Written",
+    Of.PAGE: "Page",
+    Of.NEW: "New",
+    Of.WANTED: "Wanted",
+    Of.PATCH: "Patch",
+}
 
 
 def reference(name: str) -> dict[str, Any]:
@@ -22,7 +31,7 @@ def reference(name: str) -> dict[str, Any]:
 
 def name_of(kind: Kind, part: Of) -> str:
     """The component's name of a part of a kind."""
-    return kind.name + {Of.RESOURCE: "", Of.PAGE: "Page", Of.NEW: "New", Of.WANTED: "Wanted", Of.PATCH: "Patch"}[part]
+    return kind.name + _NAMES[part]
 
 
 def kind_schemas(kind: Kind, resource: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -72,8 +81,23 @@ def kind_schemas(kind: Kind, resource: dict[str, Any]) -> dict[str, dict[str, An
     }
     named = sent | {"name": properties["name"]} | ignored
     new = wanted | {"title": name_of(kind, Of.NEW), "properties": named, "required": ["name", *required]}
-    made = {Of.RESOURCE: described, Of.WANTED: wanted, Of.NEW: new, Of.PATCH: patch, Of.PAGE: page}
+    written = {
+        "title": name_of(kind, Of.WRITTEN),
+        "description": "The resource as it is then; with `report`, what was done.",
+        "anyOf": [reference(kind.name), _report(kind)],
+    }
+    made = {Of.RESOURCE: described, Of.WRITTEN: written, Of.WANTED: wanted, Of.NEW: new, Of.PATCH: patch, Of.PAGE: page}
     return {name_of(kind, part): schema for part, schema in made.items()}
+
+
+def _report(kind: Kind) -> dict[str, Any]:
+    properties = msgspec.json.schema_components([Applied], ref_template=_REF + "{name}")[1]["Applied"]["properties"]
+    return {
+        "type": "object",
+        "properties": properties | {"resource": reference(kind.name)},
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def _a(noun: str) -> str:

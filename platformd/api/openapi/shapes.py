@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from platformd.conductor.differences import FieldChange
+from platformd.conductor.facts import Dependent
 from platformd.coordination.contract import CompareOperator, CompareTarget, StoreStatus
 from platformd.queues.contract import ConsumerInfo
 
@@ -425,5 +427,5 @@ class AcksKnown(Shape, kw_only=True):
     known: Count
 
 
-REFERRED = (Problem, KeyListing, KeyCount, TxnCompare, TxnPut, TxnRange)
+REFERRED = (Problem, FieldChange, Dependent, KeyListing, KeyCount, TxnCompare, TxnPut, TxnRange)
 """What the schemas that are written out here refer to."""
