@@ -33,7 +33,7 @@ class Histories:
         """Route requests here."""
         for prefix, whose in (("/v1", ""), ("/v1/tenants/<tenant>", "tenant_")):
             app.add_url_rule(f"{prefix}/history", f"{whose}recent", self.recent, methods=["GET"])
-            one = f"{prefix}/<plural>/<name>/history"
+            one = f"{prefix}/<kind:plural>/<name>/history"
             app.add_url_rule(one, f"{whose}history", self.history, methods=["GET"])
 
     @needs("resources.read")
