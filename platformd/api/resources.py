@@ -11,13 +11,14 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import NotFound as RoutingNotFound
 from werkzeug.routing import BaseConverter
 
-from platformd.api import problems
+from platformd.api import longpoll, problems
 from platformd.api.access import check_steps, check_subjects, needs
 from platformd.api.asked import asked
 from platformd.api.context import ApiContext
 from platformd.api.kind_watch import followed_kinds
 from platformd.api.openapi import Answer, Body, Of, Parameter, operation
 from platformd.api.openapi.parameters import (
+    AFTER,
     BODY_PROBLEMS,
     CASCADE,
     CURSOR,
@@ -32,6 +33,7 @@ from platformd.api.openapi.parameters import (
     NOT_MODIFIED,
     REPORT,
     SORT,
+    WAIT,
     WATCHING,
     WRITE_PROBLEMS,
     limit,
@@ -56,6 +58,7 @@ from platformd.api.watch_socket import serve_socket
 from platformd.conductor.conductor import Cascade
 from platformd.conductor.facts import Applied
 from platformd.conductor.refusals import exists_already
+from platformd.coordination.contract import FutureRevision
 from platformd.core.errors import Conflict, Gone, InvalidInput, NotFound, PreconditionFailed, Unprocessable, Unsupported
 from platformd.model.describing import describe_kind
 from platformd.model.kind import Kind
@@ -156,9 +159,9 @@ class Resources:
     @operation(
         "list{Kinds}",
         "{Kinds}",
-        parameters=(limit(DEFAULT_PAGE, MAX_PAGE), CURSOR, SORT, LABEL, FIELD, *WATCHING),
+        parameters=(limit(DEFAULT_PAGE, MAX_PAGE), CURSOR, SORT, LABEL, FIELD, *WATCHING, WAIT),
         answers={200: Answer("The page.", Of.PAGE, also=EVENTS)},
-        problems=(Gone,),
+        problems=(Gone, FutureRevision),
     )
     async def list(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/PLURAL: a page of the resources, or with ``?watch`` their changes."""
@@ -166,7 +169,8 @@ class Resources:
         if "watch" in request.args and Query(*WATCHED, *LISTED).flag("watch"):
             query = Query(*WATCHED)
             return events_response(self._watches, self._followed(kind, tenant, query))
-        query = Query("label", "field", "watch", *LISTED)
+        query = Query("label", "field", "watch", *longpoll.PARAMETERS, *LISTED)
+        await longpoll.wait_for_change(self._watches, self._conductor, kind, tenant_or_all(tenant), query)
         page = await self._conductor.list(
             kind,
             tenant_or_all(tenant),
@@ -204,13 +208,16 @@ class Resources:
     @operation(
         "get{Kind}",
         "{Kinds}",
-        parameters=(IF_NONE_MATCH,),
+        parameters=(AFTER, WAIT, IF_NONE_MATCH),
         answers={200: Answer("The resource.", Of.RESOURCE, headers=("ETag",)), 304: NOT_MODIFIED},
-        problems=(NotFound,),
+        problems=(NotFound, FutureRevision),
     )
     async def get(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/PLURAL/NAME: one resource."""
-        kind, _ = self._kind(plural), Query()
+        kind, query = self._kind(plural), Query(*longpoll.PARAMETERS)
+        if query.text("wait") or query.text("after"):
+            await self._conductor.get(kind, name, tenant)  # what is not there is not waited for
+            await longpoll.wait_for_change(self._watches, self._conductor, kind, tenant, query, name)
         found = await self._conductor.get(kind, name, tenant)
         if known_revision() == found.revision:
             return Response(b"", 304, {"ETag": etag(found.revision)})

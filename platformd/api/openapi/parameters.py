@@ -71,7 +71,9 @@ WATCH: Final = Parameter(
     flag=True,
 )
 AFTER: Final = Parameter(
-    name="after", description="With `watch`: only what happened after this revision.", schema=Revision
+    name="after",
+    description="With `watch` or `wait`: only what happened after this revision.",
+    schema=Revision,
 )
 REVISION: Final = Parameter(
     name="revision", description="As it was at this revision; 0 for as it is now.", schema=Revision
@@ -95,6 +97,11 @@ EXPECT_LAST_SUBJECT: Final = Parameter(
     schema=Revision,
 )
 
+WAIT: Final = Parameter(
+    name="wait",
+    description="With `after`: a long poll, answered when there is something newer, or after this, at most `600s`.",
+    schema=Duration,
+)
 IF_MATCH: Final = Parameter(
     name="If-Match",
     where="header",
