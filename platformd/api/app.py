@@ -15,14 +15,17 @@ from platformd.api import problems
 from platformd.api.access import Access, address, principal
 from platformd.api.asked import asked
 from platformd.api.component import Component
+from platformd.api.compressing import compress
 from platformd.api.consumers import Consumers
 from platformd.api.context import ApiContext
 from platformd.api.histories import Histories
+from platformd.api.idempotency import Idempotency
 from platformd.api.kv import Keys
 from platformd.api.leases import Leases
 from platformd.api.locks import Locks
 from platformd.api.messages import Messages
 from platformd.api.metrics import HttpMetrics
+from platformd.api.openapi.declared import declaration
 from platformd.api.openapi.routes import Description
 from platformd.api.replies import accepted_request_id
 from platformd.api.resources import Resources
@@ -77,11 +80,16 @@ class Frame:
 
     def __init__(self, context: ApiContext, http: HttpMetrics, access: Access) -> None:
         self._http, self._access = http, access
+        self._app: QuartTrio
+        self._idempotency = Idempotency(context)
         self._new_id = uuid7(context.clock)
 
     def add_to(self, app: QuartTrio) -> None:
         """Stand around the routes of ``app``."""
+        self._app = app
+        app.teardown_request(self._over)
         app.before_request(self._begin)
+        app.before_request(self._replayed)
         app.after_request(self._end)
         app.before_websocket(self._begin)
         app.after_websocket(self._end_websocket)
@@ -100,8 +108,19 @@ class Frame:
         self._access.refused(error)
         return await problems.on_platform_error(error)
 
+    async def _replayed(self) -> Response | None:
+        """What was answered when this request was made before with the same Idempotency-Key."""
+        rule = asked.url_rule
+        declared = None if rule is None else declaration(self._app.view_functions[rule.endpoint])
+        return await self._idempotency.begin(offered=declared is None or declared.repeatable)
+
+    async def _over(self, _: BaseException | None) -> None:
+        self._idempotency.release()
+
     async def _end(self, response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
+        await self._idempotency.end(response)
+        await compress(response)
         self._note(response.status_code)
         return response
 

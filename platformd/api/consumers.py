@@ -148,6 +148,7 @@ class Consumers:
     @operation(
         "fetchRecords",
         TAG,
+        repeatable=False,
         path=STREAM_NAME,
         parameters=(
             wait(MAX_WAIT, "How long to wait for the first record."),

@@ -70,6 +70,7 @@ class StoreRoutes:
     @operation(
         "takeSnapshot",
         TAG,
+        repeatable=False,
         answers={200: Answer("The copy.", bytes, (BYTES,), headers=("Platformd-Revision", "Repr-Digest"))},
         problems=(Unsupported, StorageFull),
     )

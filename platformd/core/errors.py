@@ -94,6 +94,12 @@ class Unprocessable(PlatformError):
     code, status, exit_code, title = "invalid_resource", 422, 2, "Invalid resource"
 
 
+class KeyReused(Unprocessable):
+    """An Idempotency-Key was used for another request."""
+
+    code, title = "idempotency_key_reused", "Key reused"
+
+
 class Unauthorized(PlatformError):
     """Nobody known is asking."""
 
@@ -122,6 +128,18 @@ class Conflict(PlatformError):
     """The thing is not in the state that the request assumes (it exists, it changed, it is busy)."""
 
     code, status, exit_code, title = "conflict", 409, 5, "Conflict"
+
+
+class KeyInUse(Conflict):
+    """A request with this Idempotency-Key is being carried out."""
+
+    code = "idempotency_key_in_use"
+
+
+class KeyOutcomeUnknown(Conflict):
+    """The first request with this Idempotency-Key did not come to an end, or its answer was not kept."""
+
+    code = "idempotency_outcome_unknown"
 
 
 class Gone(PlatformError):

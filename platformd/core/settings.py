@@ -61,6 +61,10 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     """How long a client may take to accept a piece of a response before it is cut off."""
     keep_alive_timeout: Duration = "60s"
     """How long an idle connection is kept."""
+    idempotency_age: Duration = "24h"
+    """How long the answer to a POST with an Idempotency-Key is kept."""
+    idempotency_keys: int = 10_000
+    """Answers that are kept; the oldest go first."""
     watch_heartbeat: Duration = "15s"
     """How often an idle watch stream carries a comment."""
     websocket_max_message: Size = "64KiB"

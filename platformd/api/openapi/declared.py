@@ -116,6 +116,8 @@ class Operation:
     """Types of the variables in the path that are not the usual ones of their name."""
     body: Body | None
     problems: tuple[type[PlatformError], ...]
+    repeatable: bool
+    """Whether a POST takes an Idempotency-Key: not if its answer is too much to be kept, or is taken away by it."""
 
 
 H = TypeVar("H", bound=Callable[..., Any])
@@ -134,6 +136,7 @@ def operation(
     path: Mapping[str, Any] | None = None,
     body: Body | None = None,
     problems: tuple[type[PlatformError], ...] = (),
+    repeatable: bool = True,
 ) -> Callable[[H], H]:
     """Declare what a handler does; its docstring begins with the method and the path, then a colon.
 
@@ -145,6 +148,7 @@ def operation(
         path: types of variables in the path.
         body: what the request carries.
         problems: what it may be refused with, beside ``COMMON``.
+        repeatable: whether it takes an Idempotency-Key when it is a POST.
     """
 
     def declare(handler: H) -> H:
@@ -162,8 +166,15 @@ def operation(
             path=path or {},
             body=body,
             problems=problems,
+            repeatable=repeatable,
         )
         handler.operation = declared  # type: ignore[attr-defined]
         return handler
 
     return declare
+
+
+def declaration(handler: Callable[..., Any]) -> Operation | None:
+    """What ``handler`` declares; ``None`` if it does not."""
+    found: Operation | None = getattr(inspect.unwrap(handler), "operation", None)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,13 +14,13 @@ from quart import Quart
 from werkzeug.routing import Rule
 
 from platformd import __version__
-from platformd.api.openapi.declared import COMMON, Answer, Body, Of, Operation, Parameter
-from platformd.api.openapi.parameters import HEADERS, PATH
+from platformd.api.openapi.declared import COMMON, Answer, Body, Of, Operation, Parameter, declaration
+from platformd.api.openapi.parameters import HEADERS, IDEMPOTENCY_KEY, PATH
 from platformd.api.openapi.resources import kind_schemas, name_of, reference
 from platformd.api.openapi.shapes import REFERRED
 from platformd.api.problems import RETRY_SECONDS
 from platformd.api.replies import PROBLEM
-from platformd.core.errors import DeadlineExceeded, PlatformError
+from platformd.core.errors import DeadlineExceeded, KeyInUse, KeyOutcomeUnknown, KeyReused, PlatformError
 from platformd.model.kind import Kind
 
 IMPLIED: Final = frozenset({"HEAD", "OPTIONS"})
@@ -54,11 +55,20 @@ def http_rules(app: Quart) -> Iterator[tuple[Rule, str, Operation]]:
         if rule.websocket:
             continue
         for method in sorted((rule.methods or set()) - IMPLIED):
-            handler = inspect.unwrap(app.view_functions[rule.endpoint])
-            declared = getattr(handler, "operation", None)
+            handler = app.view_functions[rule.endpoint]
+            declared = declaration(handler)
             if declared is None:
                 raise LookupError(f"{method} {rule.rule}: {handler} declares no operation")
-            yield rule, method, declared
+            yield rule, method, repeatable(declared) if method == "POST" and declared.repeatable else declared
+
+
+def repeatable(declared: Operation) -> Operation:
+    """``declared`` with what an Idempotency-Key may come to."""
+    return replace(
+        declared,
+        parameters=(*declared.parameters, IDEMPOTENCY_KEY),
+        problems=(*declared.problems, KeyInUse, KeyOutcomeUnknown, KeyReused),
+    )
 
 
 class _Document:

@@ -123,6 +123,12 @@ IF_NONE_MATCH: Final = Parameter(
 IF_NONE_MATCH_TEXT: Final = Parameter(
     name="If-None-Match", where="header", description="The ETag of what the client has, as it was sent.", schema=str
 )
+IDEMPOTENCY_KEY: Final = Parameter(
+    name="Idempotency-Key",
+    where="header",
+    description="A key of this request: sent again with it, it is answered again and not done again.",
+    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+)
 LAST_EVENT_ID: Final = Parameter(
     name="Last-Event-ID",
     where="header",
