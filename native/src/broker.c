@@ -3,7 +3,8 @@
  * Ingest: a batch is checked and appended by the door's thread, in the order in which it came, and answered
  * by the commit thread when it is as durable as was asked. When more bytes wait for the disk than
  * max_pending_appends the door stops receiving, and the producers feel it. Between the two a batch for a stream that
- * validates waits at the gate.
+ * validates waits at the gate, and so does one that expects a sequence on a subject of a stream that must read its log
+ * to know it.
  *
  * Fetch: what there is goes out at once; a fetch that finds nothing is parked on its consumer and answered by
  * whoever makes something visible, or by the timer.
@@ -70,7 +71,8 @@ static void handle_ingest(struct pd_work *work, const struct pd_request *request
     struct pd_batch_view batch;
     struct pd_stream *stream;
     pd_error error;
-    if (request->op != PD_OP_PUBLISH || request->flags > PD_DURABLE_FSYNC) {
+    uint32_t durability = request->flags & ~PD_WIRE_ON_SUBJECT;
+    if (request->op != PD_OP_PUBLISH || durability > PD_DURABLE_FSYNC) {
         pd_fail(&error, PD_INVALID, "the ingest socket takes publish (1) with durability 0 to 2, not op %u with %u",
                 request->op, request->flags);
         pd_work_refuse(work, PD_INVALID, error.text);
@@ -79,15 +81,21 @@ static void handle_ingest(struct pd_work *work, const struct pd_request *request
     int rc = pd_engine_accept(engine, request->stream, request->body, request->body_length, &batch, &stream, &error);
     if (rc == PD_OK) {
         work->pending.finish = publish_finished;
-        const struct pd_expectation expect = {request->arg1, PD_NO_EXPECTATION};
-        rc = pd_stream_append(stream, &batch, (enum pd_durability)request->flags, &expect, &work->pending, &error);
+        bool on_subject = (request->flags & PD_WIRE_ON_SUBJECT) != 0;
+        uint64_t last_on_subject = request->arg2 | (uint64_t)request->arg3 << 32;
+        const struct pd_expectation expect = {request->arg1, on_subject ? last_on_subject : PD_NO_EXPECTATION};
+        bool needs_subjects = on_subject && !pd_stream_knows_subjects(stream);
+        rc = needs_subjects
+                 ? PD_UNCHECKED
+                 : pd_stream_append(stream, &batch, (enum pd_durability)durability, &expect, &work->pending, &error);
         if (rc == PD_UNCHECKED) {
             work->gated = (struct pd_gated){
                 .stream = stream,
                 .batch = batch,
                 .pending = &work->pending,
                 .expect = expect,
-                .durability = (enum pd_durability)request->flags,
+                .durability = (enum pd_durability)durability,
+                .needs_subjects = needs_subjects,
                 .refuse = refuse_gated,
             };
             pd_stream_ref(stream); /* the gate's, if it takes it */

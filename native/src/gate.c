@@ -85,7 +85,7 @@ int pd_gate_open(pd_engine *engine, int *event_fd, pd_error *error)
     return pd_fail(error, PD_EXISTS, "the gate was opened already");
 }
 
-int pd_gate_take(pd_engine *engine, uint64_t *token, char *stream, uint8_t **batch, size_t *length, uint32_t *apart)
+int pd_gate_take(pd_engine *engine, uint64_t *token, char *stream, uint8_t **batch, size_t *length, uint32_t *wants)
 {
     struct pd_gate *gate = &engine->gate;
     uint64_t count;
@@ -98,7 +98,7 @@ int pd_gate_take(pd_engine *engine, uint64_t *token, char *stream, uint8_t **bat
         gated->token = *token = ++gate->last_token;
         *batch = copy;
         *length = gated->batch.header.length;
-        *apart = gated->refuse_some != NULL;
+        *wants = (gated->refuse_some != NULL ? PD_GATE_APART : 0) | (gated->needs_subjects ? PD_GATE_SUBJECTS : 0);
         memcpy(copy, gated->batch.data, *length);
         memcpy(stream, gated->stream->name, PD_NAME_MAX + 1);
     } else if (gated == NULL && gate->event_fd >= 0 && read(gate->event_fd, &count, sizeof count) < 0) {

@@ -3,7 +3,10 @@
  * Whoever took a batch from a socket embeds a pd_gated and parks it; Python is told by an eventfd, takes copies of the
  * batches in their order, and answers each. Then the batch is appended, or its owner refuses it. Parked batches keep
  * the room and the context that they came with, and there are at most PD_GATE_BATCHES of them, so that a stream whose
- * records take long to check does not stop the others. That each is answered in time is up to whoever takes it. */
+ * records take long to check does not stop the others. That each is answered in time is up to whoever takes it.
+ *
+ * A batch that expects a last sequence on its subject waits here, too, while the stream does not know its subjects:
+ * that is read from the log, once, by a thread of Python's. */
 #ifndef PD_GATE_H
 #define PD_GATE_H
 
@@ -21,6 +24,7 @@ struct pd_gated {
     struct pd_pending *pending; /* for the append */
     struct pd_expectation expect;
     enum pd_durability durability;
+    bool needs_subjects; /* the stream is to know its subjects before it is answered */
     void (*refuse)(struct pd_gated *gated, int status, const char *why);
     /* Its records are of different publishers, so that those that fit are appended without the others, of which this
      * tells; NULL: the batch is taken whole or not at all. */

@@ -393,3 +393,11 @@ void pd_stream_release(struct pd_stream *stream, uint32_t owner)
     pd_stream_unlock(stream);
     pd_finished_tell(&finished);
 }
+
+bool pd_stream_knows_subjects(struct pd_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool knows = stream->index_ready;
+    pthread_mutex_unlock(&stream->lock);
+    return knows;
+}

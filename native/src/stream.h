@@ -170,4 +170,8 @@ int pd_stream_seek(struct pd_stream *stream, const char *name, const pd_start *s
 int pd_stream_consumer_delete(struct pd_stream *stream, const char *name, pd_error *error);
 int pd_stream_consumer_info(struct pd_stream *stream, const char *name, pd_consumer_info *info, pd_error *error);
 
+/* Whether the newest record of each subject is known: then pd_stream_append does not read the log for an expectation.
+ */
+bool pd_stream_knows_subjects(struct pd_stream *stream);
+
 #endif

@@ -3,12 +3,14 @@
  *    a request:
  *     0 u8  version           1
  *     1 u8  op                1 publish (ingest socket), 2 fetch, 3 ack (fetch socket)
- *     2 u16 flags             publish: durability 0 memory, 1 os, 2 fsync; else 0
+ *     2 u16 flags             publish: durability 0 memory, 1 os, 2 fsync, and 256 with an expectation in arg2 and
+ *                             arg3; else 0
  *     4 u16 stream_length     0 only for publish: the stream is found by the subjects
  *     6 u16 consumer_length   0 for publish
  *     8 u64 arg1              publish: expected last sequence or 2^64-1; fetch: milliseconds to wait
- *    16 u32 arg2              fetch: most records; ack: number of acknowledgements
- *    20 u32 arg3              fetch: most bytes
+ *    16 u32 arg2              fetch: most records; ack: number of acknowledgements; publish with 256: low half of the
+ *                             expected last sequence on the subject of the batch's first record (0: none is kept)
+ *    20 u32 arg3              fetch: most bytes; publish with 256: high half of it
  *    24 stream name, consumer name, zero padding to 8, body
  *       publish: one batch
  *       ack: arg2 times { u64 sequence, u32 delay_ms, u8 kind, u8 zero, u16 reason_length }, then the reasons, UTF-8,

@@ -7,6 +7,7 @@
 enum pd_op { PD_OP_PUBLISH = 1, PD_OP_FETCH = 2, PD_OP_ACK = 3 };
 
 #define PD_WIRE_VERSION     1
+#define PD_WIRE_ON_SUBJECT  256u /* in the flags */
 #define PD_WIRE_HEADER      24u
 #define PD_WIRE_ACKS_MAX    65536u
 #define PD_WIRE_REASONS_MAX ((size_t)1 << 20)                      /* bytes of all reasons in one request */

@@ -137,34 +137,68 @@ class Producer:
         msg_id: str = "",
         headers: Mapping[str, str] | None = None,
         time_ns: int = 0,
+        expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
     ) -> Published:
         """Publish one record and wait until it is acknowledged.
 
         Raises: as ``publish_batch``.
         """
         record = Record(subject=subject, payload=payload, msg_id=msg_id, headers=dict(headers or {}), time_ns=time_ns)
-        return self.publish_batch([record])
+        return self.publish_batch(
+            [record],
+            expect_last_sequence=expect_last_sequence,
+            expect_last_subject_sequence=expect_last_subject_sequence,
+        )
 
-    def publish_batch(self, records: Sequence[Record]) -> Published:
+    def publish_batch(
+        self,
+        records: Sequence[Record],
+        *,
+        expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
+    ) -> Published:
         """Publish records, in order, to one stream, and wait until they are acknowledged.
 
         A lost connection is made again and the batch repeated until ``timeout`` if every record has a
         ``msg_id``; otherwise only while it is certain that nothing was stored.
 
+        Args:
+            records: what to publish.
+            expect_last_sequence: only if this is the stream's last sequence.
+            expect_last_subject_sequence: only if this is the sequence of the newest record that the stream keeps on
+                the subject of the first record; 0: there is none.
+
         Raises:
             InvalidInput: a record cannot be written.
             PlatformError: as ``Pending.wait``.
         """
-        return self.submit(records).wait()
+        return self.submit(
+            records,
+            expect_last_sequence=expect_last_sequence,
+            expect_last_subject_sequence=expect_last_subject_sequence,
+        ).wait()
 
-    def submit(self, records: Sequence[Record]) -> Pending:
-        """Send records, in order, without waiting for the acknowledgement.
+    def submit(
+        self,
+        records: Sequence[Record],
+        *,
+        expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
+    ) -> Pending:
+        """Send records, in order, without waiting for the acknowledgement; the expectations as for ``publish_batch``.
 
         Raises:
             InvalidInput: a record cannot be written. What happens on the way is raised by ``Pending.wait``.
         """
-        batch = encode_batch(records, time.time_ns())
-        return self._submit(batch, len(records), repeatable=all(r.msg_id for r in records))
+        frame = encode_publish(
+            encode_batch(records, time.time_ns()),
+            stream=self._stream,
+            durability=self._durability,
+            expect_last_sequence=expect_last_sequence,
+            expect_last_subject_sequence=expect_last_subject_sequence,
+        )
+        return self._submit(frame, len(records), repeatable=all(r.msg_id for r in records))
 
     def submit_payloads(self, subject: str, payloads: Sequence[bytes]) -> Pending:
         """Send records that are nothing but payloads on one subject, in order, without waiting for the acknowledgement.
@@ -180,10 +214,10 @@ class Producer:
                 ``Pending.wait``.
         """
         batch = encode_payloads(subject, payloads, time.time_ns())
-        return self._submit(batch, len(payloads), repeatable=False)
+        frame = encode_publish(batch, stream=self._stream, durability=self._durability)
+        return self._submit(frame, len(payloads), repeatable=False)
 
-    def _submit(self, encoded: bytes, count: int, *, repeatable: bool) -> Pending:
-        frame = encode_publish(encoded, stream=self._stream, durability=self._durability)
+    def _submit(self, frame: bytes, count: int, *, repeatable: bool) -> Pending:
         while len(self._in_flight) >= self._max_in_flight:
             self._settle_oldest()
         batch = _Batch(frame=frame, count=count, repeatable=repeatable, deadline=time.monotonic() + self._timeout)

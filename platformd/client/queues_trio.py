@@ -43,8 +43,9 @@ T = TypeVar("T")
 class _Job:
     """A batch, and what became of it."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], **expectations: int | None) -> None:
         self.records = records
+        self.expectations = expectations
         self.done = trio.Event()
         self.published: Published | None = None
         self.error: BaseException | None = None
@@ -68,19 +69,35 @@ class TrioProducer:
         msg_id: str = "",
         headers: Mapping[str, str] | None = None,
         time_ns: int = 0,
+        expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
     ) -> Published:
         """Publish one record; returns when it is acknowledged. Raises: as ``Producer.publish``."""
         record = Record(subject=subject, payload=payload, msg_id=msg_id, headers=dict(headers or {}), time_ns=time_ns)
-        return await self.publish_batch([record])
+        return await self.publish_batch(
+            [record],
+            expect_last_sequence=expect_last_sequence,
+            expect_last_subject_sequence=expect_last_subject_sequence,
+        )
 
-    async def publish_batch(self, records: Sequence[Record]) -> Published:
+    async def publish_batch(
+        self,
+        records: Sequence[Record],
+        *,
+        expect_last_sequence: int | None = None,
+        expect_last_subject_sequence: int | None = None,
+    ) -> Published:
         """Publish records, in order, to one stream; returns when they are acknowledged.
 
         Raises: as ``Producer.publish_batch``; ``trio.ClosedResourceError`` when the block is over.
         """
         if self._closed:
             raise trio.ClosedResourceError
-        job = _Job(records)
+        job = _Job(
+            records,
+            expect_last_sequence=expect_last_sequence,
+            expect_last_subject_sequence=expect_last_subject_sequence,
+        )
         async with self._room:
             self._jobs.put(job)
             await job.done.wait()
@@ -128,7 +145,7 @@ class TrioProducer:
 
     def _begin(self, producer: Producer, job: _Job, waiting: deque[tuple[_Job, Pending]]) -> None:
         try:
-            waiting.append((job, producer.submit(job.records)))
+            waiting.append((job, producer.submit(job.records, **job.expectations)))
         except PlatformError as error:
             job.error = error
             self._tell(job)

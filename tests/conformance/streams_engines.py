@@ -57,7 +57,7 @@ class JetStreamEngine:
     """The engine on a NATS that all tests share, below a prefix that belongs to the directory."""
 
     name = "jetstream"
-    refuses = frozenset({"duplicate_limit", "compression", "purge before and keep"})
+    refuses = frozenset({"duplicate_limit", "compression", "purge before and keep", "repeated expectations"})
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "streams"

@@ -19,9 +19,9 @@ import trio
 import trio.testing
 
 from platformd.client.queues import Consumer, Producer
-from platformd.core.errors import InvalidInput, NotFound, TooLarge
+from platformd.core.errors import InvalidInput, NotFound, PreconditionFailed, TooLarge
 from platformd.queues.codec import Status, decode_reply, encode_batch, encode_fetch, encode_publish
-from platformd.queues.contract import ConsumerConfig, Record, StreamConfig
+from platformd.queues.contract import ConsumerConfig, Record, RecordFormat, StreamConfig
 from tests.conformance.streams_engines import ENGINES, in_thread, payloads, records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +138,56 @@ async def test_refusals_reach_the_program(streams, producer):
     with Producer(streams.addresses["ingest"], stream="nowhere") as other, pytest.raises(NotFound, match="nowhere"):
         await in_thread(other.publish, "a.b", b"")
     assert streams.stream("s").last_sequence == 0
+
+
+async def test_programs_expect_sequences(engine):
+    """A program publishes only if the last sequence, of the stream or of the subject, is the one that it knows: so two
+    that write to one subject never overwrite each other; also right after a start, when the log has to be read."""
+    async with engine.open() as streams:
+        await streams.put_stream("s", StreamConfig(subjects=("a.>",)))
+        await streams.publish(records("1", "2", subject="a.x"))
+        await streams.publish(records("3", subject="a.y"))
+        address = streams.addresses["ingest"]
+
+    def publish(subject, **expected):
+        with Producer(address, timeout=30.0) as producer:
+            return producer.publish(subject, b"", msg_id=repr(expected), **expected).first_sequence
+
+    async with engine.open() as streams:
+        assert await in_thread(publish, "a.x", expect_last_subject_sequence=2) == 4
+        if "repeated expectations" not in engine.refuses:  # it is the one of before
+            assert await in_thread(publish, "a.x", expect_last_subject_sequence=2) == 4
+        with pytest.raises(PreconditionFailed, match="4"):
+            await in_thread(publish, "a.x", expect_last_subject_sequence=3)
+        assert await in_thread(publish, "a.new", expect_last_subject_sequence=0) == 5
+        with pytest.raises(PreconditionFailed):
+            await in_thread(publish, "a.y", expect_last_subject_sequence=0)
+        assert await in_thread(publish, "a.y", expect_last_sequence=5) == 6
+        with pytest.raises(PreconditionFailed):
+            await in_thread(publish, "a.y", expect_last_sequence=5, expect_last_subject_sequence=6)
+        assert await in_thread(publish, "a.y", expect_last_sequence=6, expect_last_subject_sequence=6) == 7
+        for wrong in (-1, 2**64 - 1):
+            with pytest.raises(InvalidInput):
+                await in_thread(publish, "a.y", expect_last_subject_sequence=wrong)
+
+
+async def test_a_stream_that_validates_keeps_expectations(engine):
+    """Records are looked at, and the expectation holds when they are stored."""
+    form = RecordFormat(encoding="json", validate=True)
+    async with engine.open() as streams:
+        await streams.put_stream("s", StreamConfig(subjects=("a.>",), format=form))
+        await streams.publish(records("1", subject="a.x"))
+    async with engine.open() as streams:
+
+        def publish(payload, expected):
+            with Producer(streams.addresses["ingest"], timeout=30.0) as producer:
+                return producer.publish("a.x", payload, expect_last_subject_sequence=expected).first_sequence
+
+        with pytest.raises(InvalidInput):
+            await in_thread(publish, b"no json", 1)
+        with pytest.raises(PreconditionFailed):
+            await in_thread(publish, b"2", 0)
+        assert await in_thread(publish, b"2", 1) == 2
 
 
 async def test_programs_outlive_a_restart(engine):

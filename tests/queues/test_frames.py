@@ -65,13 +65,15 @@ def test_request_layout():
     assert frame[24:] == b"alertsfilter" + bytes(4)
 
 
-@given(st.one_of(st.just(""), NAMES), st.one_of(st.none(), st.integers(0, 2**64 - 2)), st.binary(max_size=64))
-def test_publish_round_trip(stream, expected, batch):
+EXPECTED = st.one_of(st.none(), st.integers(0, 2**64 - 2))
+
+
+@given(st.one_of(st.just(""), NAMES), EXPECTED, EXPECTED, st.binary(max_size=64))
+def test_publish_round_trip(stream, expected, on_subject, batch):
     """A publish comes back as it was asked."""
-    frame = encode_publish(batch, stream=stream, durability="os", expect_last_sequence=expected)
-    assert decode_request(frame) == PublishRequest(
-        stream=stream, durability="os", expect_last_sequence=expected, batch=batch
-    )
+    expectations = {"expect_last_sequence": expected, "expect_last_subject_sequence": on_subject}
+    frame = encode_publish(batch, stream=stream, durability="os", **expectations)
+    assert decode_request(frame) == PublishRequest(stream=stream, durability="os", batch=batch, **expectations)
 
 
 @given(NAMES, NAMES, st.integers(1, 2**32 - 1))

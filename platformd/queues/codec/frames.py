@@ -18,6 +18,8 @@ VERSION = 1
 PUBLISH = 1
 FETCH = 2
 ACK = 3
+ON_SUBJECT = 0x100
+"""In the flags of a publish: its two last arguments are the low and the high half of an expected sequence."""
 NO_EXPECTATION = 0xFFFF_FFFF_FFFF_FFFF
 """``argument1`` of a publish that expects no particular last sequence."""
 MAX_NAME = 63
@@ -89,6 +91,7 @@ class PublishRequest(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability
     expect_last_sequence: int | None
     batch: bytes
+    expect_last_subject_sequence: int | None = None
 
 
 class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,20 +128,31 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_publish(
-    batch: bytes, *, stream: str = "", durability: Durability = "fsync", expect_last_sequence: int | None = None
+    batch: bytes,
+    *,
+    stream: str = "",
+    durability: Durability = "fsync",
+    expect_last_sequence: int | None = None,
+    expect_last_subject_sequence: int | None = None,
 ) -> bytes:
     """The request to append ``batch``.
 
     Raises:
-        InvalidInput: the name, the durability or the expected sequence is not one.
+        InvalidInput: the name, the durability or an expected sequence is not one.
     """
     if stream:
         check_name("stream", stream)
     expected = NO_EXPECTATION if expect_last_sequence is None else expect_last_sequence
     if not 0 <= expected <= NO_EXPECTATION:
         raise InvalidInput(f"{expected} is not a sequence", subject="expect_last_sequence")
+    flags, on_subject = durability_code(durability), 0
+    if expect_last_subject_sequence is not None:
+        flags, on_subject = flags | ON_SUBJECT, expect_last_subject_sequence
+    if not 0 <= on_subject < NO_EXPECTATION:
+        raise InvalidInput(f"{on_subject} is not a sequence", subject="expect_last_subject_sequence")
     name = stream.encode()
-    head = _REQUEST.pack(VERSION, PUBLISH, durability_code(durability), len(name), 0, expected, 0, 0)
+    halves = (on_subject & _MAX_U32, on_subject >> 32)
+    head = _REQUEST.pack(VERSION, PUBLISH, flags, len(name), 0, expected, *halves)
     return b"".join((head, name, _PADDING[len(name) & 7], batch))
 
 
@@ -234,11 +248,15 @@ def decode_request(frame: bytes) -> Request:
         raise malformed(what, _REQUEST.size, "a name is not ASCII") from error
     stream, consumer = names[:stream_length], names[stream_length:]
     if operation == PUBLISH:
-        if flags >= len(_DURABILITIES):
-            raise malformed(what, 2, f"durability {flags} is not known")
-        expected = None if arguments[0] == NO_EXPECTATION else arguments[0]
+        durability = flags & ~ON_SUBJECT
+        if durability >= len(_DURABILITIES):
+            raise malformed(what, 2, f"durability {durability} is not known")
         return PublishRequest(
-            stream=stream, durability=_DURABILITIES[flags], expect_last_sequence=expected, batch=frame[body_at:]
+            stream=stream,
+            durability=_DURABILITIES[durability],
+            expect_last_sequence=None if arguments[0] == NO_EXPECTATION else arguments[0],
+            expect_last_subject_sequence=arguments[1] | arguments[2] << 32 if flags & ON_SUBJECT else None,
+            batch=frame[body_at:],
         )
     if operation == FETCH:
         if body_at != len(frame):

@@ -47,6 +47,7 @@ class Backend(Protocol):
         stream: str = ...,
         durability: Durability = ...,
         expect_last_sequence: int | None = ...,
+        expect_last_subject_sequence: int | None = ...,
         size: int = ...,
     ) -> Any:
         """Give a batch its place before all that come later."""
@@ -136,6 +137,7 @@ async def begin_publish(backend: Backend, request: PublishRequest) -> tuple[Any,
         stream=request.stream,
         durability=request.durability,
         expect_last_sequence=request.expect_last_sequence,
+        expect_last_subject_sequence=request.expect_last_subject_sequence,
         size=header.length,
     )
     return submission, len(records)

@@ -23,6 +23,8 @@ size of a record        also at most the servers' ``max_payload`` (1 MiB by defa
 ``compression``         ``zstd`` is Unsupported.
 ``max_age``             at least 0.1 s; else Unsupported.
 subjects                ``>`` alone needs a prefix: JetStream's own are under it.
+expectations            come before de-duplication: a record that is there already is refused when what it expected
+                        holds no more. A client that lost the answer may hear of its own record.
 retention               cannot change; ``work_queue`` asks for ``ack_policy`` explicit and ``deliver_policy`` all.
 purge                   with both ``before`` and ``keep``: Unsupported.
 seek                    deletes the consumer and makes it anew: deliveries are counted from 1 again, and if the servers

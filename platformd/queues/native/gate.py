@@ -1,7 +1,8 @@
 """Batches from the sockets for streams that validate: from C's gate to the checkers and back.
 
 C tells by an eventfd that batches wait; one task here takes them in their order, asks, and answers. It takes them
-as fast as they come, since the gate has no more than a bounded number of them.
+as fast as they come, since the gate has no more than a bounded number of them. Those that expect a sequence of a stream
+that must read its log first, once, wait for that; others may be answered before them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 import trio
 
-from platformd.core.errors import InvalidInput, LimitReached, PlatformError
+from platformd.core.errors import InvalidInput, LimitReached, NotFound, PlatformError
+from platformd.queues.checks import named
 from platformd.queues.codec import Status, decode_batch, encode_batch
 from platformd.queues.codec.status import detail_of
 from platformd.queues.contract import StreamConfig
@@ -21,12 +23,15 @@ from platformd.queues.native import library
 from platformd.queues.native._native import ffi, lib
 from platformd.queues.native.library import call
 
+LEARNERS = 2
+"""Worker threads that read logs for what batches expect."""
 MAX_DETAIL = 4096
 """Bytes of the sentence that a publisher is told."""
 
 _STATUSES: tuple[tuple[type[PlatformError], Status], ...] = (
     (InvalidInput, Status.INVALID),
     (LimitReached, Status.LIMIT_REACHED),
+    (NotFound, Status.NO_STREAM),
 )
 
 
@@ -45,6 +50,9 @@ class Gate:
         self._streams = streams
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
+        self._learners = trio.CapacityLimiter(LEARNERS)
+        self._learning = 0
+        self._learned = trio.Event()
 
     def start(self) -> None:
         """Begin. A system task, for the reason that ``Completions`` has one."""
@@ -56,6 +64,9 @@ class Gate:
         """End. The engine has stopped, and with it everything was answered."""
         self._scope.cancel()
         await self._ended.wait()
+        if self._learning:
+            self._learned = trio.Event()
+            await self._learned.wait()
 
     async def _run(self, event_fd: int) -> None:
         try:
@@ -68,16 +79,37 @@ class Gate:
 
     def _take(self) -> None:
         token, name = ffi.new("uint64_t *"), ffi.new("char[64]")
-        batch, length, apart = ffi.new("uint8_t **"), ffi.new("size_t *"), ffi.new("uint32_t *")
-        while lib.pd_gate_take(self._engine, token, name, batch, length, apart):
+        batch, length, wants = ffi.new("uint8_t **"), ffi.new("size_t *"), ffi.new("uint32_t *")
+        while lib.pd_gate_take(self._engine, token, name, batch, length, wants):
             stream = ffi.string(name).decode()
             data = library.take_block(batch[0], length[0])
-            config = self._streams.get(stream)
-            done = partial(self._sort_out, token[0], data) if apart[0] else partial(self._answer, token[0])
-            if config is None or not config.format.validate:  # it was changed meanwhile
-                done(None)
+            if wants[0] & lib.PD_GATE_SUBJECTS:
+                self._learning += 1
+                trio.lowlevel.spawn_system_task(self._learn_and_look, token[0], stream, data)
             else:
-                self._checkers.submit(stream, config.format, data, done, apart=bool(apart[0]))
+                self._look(token[0], stream, data, apart=bool(wants[0] & lib.PD_GATE_APART))
+
+    def _look(self, token: int, stream: str, batch: bytes, *, apart: bool) -> None:
+        config = self._streams.get(stream)
+        done = partial(self._sort_out, token, batch) if apart else partial(self._answer, token)
+        if config is None or not config.format.validate:  # or it was changed meanwhile
+            done(None)
+        else:
+            self._checkers.submit(stream, config.format, batch, done, apart=apart)
+
+    async def _learn_and_look(self, token: int, stream: str, batch: bytes) -> None:
+        """Have the stream know its subjects, which may mean to read all of its log, and go on."""
+        learn = partial(call, named(stream), lib.pd_stream_know_subjects, self._engine, stream.encode())
+        try:
+            await trio.to_thread.run_sync(learn, limiter=self._learners)
+        except PlatformError as error:  # the engine is stopping, or the stream is gone or damaged
+            self._answer(token, error)
+        else:
+            self._look(token, stream, batch, apart=False)
+        finally:
+            self._learning -= 1
+            if self._learning == 0:
+                self._learned.set()
 
     def _answer(self, token: int, refused: PlatformError | None) -> None:
         status, why = Status.OK, ""
