@@ -83,6 +83,12 @@ class Gate:
         self.refused(shown, AUTHENTICATE, address, refusal)
         raise refusal
 
+    async def wait_ended(self, secret: str) -> None:
+        """Wait until a token that was taken does not count any more."""
+        known = token_id(secret)
+        if known is not None:
+            await self.tokens.wait_ended(known)
+
     def refused(self, principal: Principal, operation: str, address: str, error: PlatformError) -> None:
         """See ``Authenticator.refused``."""
         self.audit.refused(principal, operation, address, error)

@@ -14,9 +14,11 @@ such as a notebook, is not the one that was asked to control it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
+import trio
 from quart import g
 from quart_trio import QuartTrio
 
@@ -88,6 +90,12 @@ def principal() -> Principal:
     return found
 
 
+def ended() -> Callable[[], Awaitable[None]]:
+    """What waits until whoever asks is not let in any more: their token was revoked, or has expired."""
+    found: Callable[[], Awaitable[None]] = g.get("ended", trio.sleep_forever)
+    return found
+
+
 def allowed_store(store: Store, family: Family = "kv") -> Store:
     """``store`` as far as whoever asks may touch it."""
     return guarded(store, principal(), family)
@@ -141,7 +149,9 @@ class Access:
             scheme, _, secret = shown.strip().partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthorized("only bearer tokens are taken", subject=asked.path, hint="Authorization: Bearer …")
-            return self._gate.token(secret.strip(), address())
+            who = self._gate.token(secret.strip(), address())
+            g.ended = partial(self._gate.wait_ended, secret.strip())
+            return who
         if credentials is not None:
             return self._gate.peer(credentials)
         return self._gate.anonymous(loopback=True)
@@ -151,7 +161,7 @@ class Access:
         """Some keys must be open to whoever asks; which, the store says that the route is given."""
         who = principal()
         if not any(allowed(who, operation, scope) for scope in ("own", "other", "global")):
-            raise refusal(who, operation, "global", f"{asked.method} {asked.path}")
+            raise refusal(who, operation, "global" if who.tenant is None else "own", f"{asked.method} {asked.path}")
 
     def refused(self, error: PlatformError) -> None:
         """Put a refusal down. A wrong token has been already."""

@@ -30,6 +30,7 @@ from platformd.api.openapi.routes import Description
 from platformd.api.replies import accepted_request_id
 from platformd.api.resources import Resources
 from platformd.api.store import StoreRoutes
+from platformd.api.tokens import AccessRoutes
 from platformd.api.transactions import Transactions
 from platformd.api.watch import Watches
 from platformd.core.errors import PlatformError
@@ -64,6 +65,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     Leases(context).add_to(app)
     Locks(context).add_to(app)
     StoreRoutes(context).add_to(app)
+    AccessRoutes(context).add_to(app)
     Resources(context, watches).add_to(app)
     Histories(context).add_to(app)
     Transactions(context).add_to(app)

@@ -118,6 +118,12 @@ class Watches:
         await self.stopping.wait()
         scope.cancel()
 
+    @staticmethod
+    async def end_when(ended: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        """End a watch when whoever began it is not let in any more; asked again, they are told why."""
+        await ended()
+        scope.cancel()
+
 
 def start_after(query: Query) -> int | None:
     """The revision to go on from; ``None`` (also for 0) to begin with what is there."""

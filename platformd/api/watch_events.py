@@ -10,6 +10,7 @@ import trio
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 
+from platformd.api.access import ended
 from platformd.api.problems import as_platform_error
 from platformd.api.replies import encode, request_id
 from platformd.api.watch import Followed, Said, Watches
@@ -44,6 +45,7 @@ class EventsBody(ResponseBody):
     def __init__(self, watches: Watches, followed: Followed) -> None:
         self._watches, self._followed = watches, followed
         self._request_id = request_id()
+        self._ended = ended()
         self._stack = AsyncExitStack()
         self._out: trio.MemoryReceiveChannel[bytes]
 
@@ -64,6 +66,7 @@ class EventsBody(ResponseBody):
         following = trio.CancelScope()
         nursery.start_soon(self._follow, into, following)
         nursery.start_soon(self._watches.end, following)
+        nursery.start_soon(self._watches.end_when, self._ended, following)
         return self
 
     async def __aexit__(

@@ -15,6 +15,7 @@ import trio
 from quart import g, websocket
 from wsproto.frame_protocol import CloseReason
 
+from platformd.api.access import ended
 from platformd.api.problems import as_platform_error
 from platformd.api.replies import encode
 from platformd.api.server.protocol import GOING_AWAY, STOPPING
@@ -48,6 +49,7 @@ class _SocketWatch:
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watches.end, self._following)
+            nursery.start_soon(self._watches.end_when, ended(), self._following)
             nursery.start_soon(self._listen)
             with self._following:
                 await self._follow()

@@ -23,7 +23,7 @@ SECTIONS: Final = {
     "Records": ("publish", "subscribe", "consume", "stream", "consumer", "bench"),
     "Coordination": ("kv", "lease", "lock"),
     "The store": ("store", "backup", "restore"),
-    "Access": ("access",),
+    "Access": ("access", "token"),
     "This program": ("context", "api", "completion", "version"),
 }
 """The subcommands as ``--help`` groups them; each is the module of its name in ``platformd.cli.commands``."""

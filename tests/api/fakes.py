@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ class MemoryStore:
             raise Compacted(start, self.compacted + 1)
         self.watchers += 1
         try:
-            yield self._batches(key, end, start)
+            async with aclosing(self._batches(key, end, start)) as batches:
+                yield batches
         finally:
             self.watchers -= 1
 

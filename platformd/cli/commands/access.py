@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from platformd.cli.options import examples, output_option
+from platformd.cli.options import Session, connection_options, examples, output_option
 
 
-@click.group(epilog=examples("platformd access matrix", "platformd access matrix -o json"))
+@click.group(epilog=examples("platformd access matrix", "platformd access whoami", "platformd access audit"))
 def command() -> None:
     """Show who may do what."""
 
@@ -34,3 +36,38 @@ def matrix(output: str) -> None:
         rows.append((rule.operation, *("all" if word == ",".join(SCOPES) else word for word in words), rule.summary))
     for line in Table(("OPERATION", *(role.upper() for role in ROLES), "WHAT")).lines(rows):
         echo(line)
+
+
+@command.command(epilog=examples("platformd access whoami", "platformd --token-file nightly.token access whoami"))
+@connection_options
+@output_option("table", "json", "yaml")
+@click.pass_obj
+def whoami(session: Session, output: str) -> None:
+    """Print as whom the daemon sees you."""
+    from platformd.cli.output import as_json, as_yaml, echo
+
+    who: dict[str, Any] = session.client.request("GET", "/v1/access/whoami").json()
+    if output != "table":
+        echo(as_json(who) if output == "json" else as_yaml([who]))
+        return
+    bound = f" of tenant {who['tenant']}" if who["tenant"] else ""
+    echo(f"{who['name']}: {who['role'] or 'without a role'}{bound}, known by {who['how']}")
+
+
+@command.command(epilog=examples("platformd access audit", "platformd access audit -o json"))
+@connection_options
+@output_option("table", "json", "yaml")
+@click.pass_obj
+def audit(session: Session, output: str) -> None:
+    """List what was refused lately, the newest first."""
+    from platformd.cli.output import Table, as_json, as_yaml, echo
+
+    found: list[dict[str, Any]] = session.client.request("GET", "/v1/access/audit").json()["items"]
+    if output != "table":
+        echo(as_json({"items": found}) if output == "json" else as_yaml(found))
+    elif found:
+        shown = ("last_at", "who", "address", "operation", "count", "why")
+        for line in Table(("LAST", "WHO", "FROM", "OPERATION", "COUNT", "WHY")).lines(
+            [tuple(str(entry[key]) for key in shown) for entry in found]
+        ):
+            echo(line)
