@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from platformd.cli.output import (
+    NONE,
     as_json,
     as_yaml,
     chosen_query,
@@ -14,10 +15,12 @@ from platformd.cli.output import (
     note,
     print_json,
     row_of,
+    safe,
     subject,
     table_of,
     titles_of,
 )
+from platformd.client.control import ALL_TENANTS
 from platformd.model.kind import Kind
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ class Selection:
     tenant: str
     selector: str = ""
     """By labels."""
+    fields: str = ""
+    """By fields."""
     sort_by: str = ""
     """A column or a path; empty: by name, as the daemon sends them."""
     limit: int | None = None
@@ -45,7 +50,7 @@ class Pager:
     """Reads the resources of a kind that are wanted; afterwards ``cursor`` says where more are, if there are more."""
 
     def __init__(self, client: Client, selection: Selection) -> None:
-        self._client, self._selection = client, selection
+        self._client, self.selection = client, selection
         self.cursor: str | None = None
 
     def pages(self, kind: Kind) -> Iterator[list[Document]]:
@@ -54,7 +59,7 @@ class Pager:
         Raises:
             InvalidInput: the order is none.
         """
-        wanted = self._selection
+        wanted = self.selection
         if not wanted.sort_by:
             yield from self._unsorted(kind, wanted.limit)
             return
@@ -66,9 +71,14 @@ class Pager:
             yield found
 
     def _unsorted(self, kind: Kind, limit: int | None) -> Iterator[list[Document]]:
-        wanted, left = self._selection, limit
+        wanted, left = self.selection, limit
         pages = self._client.pages(
-            kind, tenant=wanted.tenant, selector=wanted.selector, limit=limit, cursor=wanted.cursor
+            kind,
+            tenant=wanted.tenant,
+            selector=wanted.selector,
+            fields=wanted.fields,
+            limit=limit,
+            cursor=wanted.cursor,
         )
         for page in pages:
             items: list[Document] = list(page.items)
@@ -81,8 +91,9 @@ class Pager:
                     return
 
 
-def print_listing(pager: Pager, kinds: Sequence[Kind], output: str, *, prefix: bool, tenant: str) -> None:
+def print_listing(pager: Pager, kinds: Sequence[Kind], output: str, *, prefix: bool) -> None:
     """Print all that ``pager`` finds of ``kinds``."""
+    tenant = pager.selection.tenant
     if output == "json":
         _json(document for kind in kinds for page in pager.pages(kind) for document in page)
     elif output == "yaml":
@@ -94,9 +105,13 @@ def print_listing(pager: Pager, kinds: Sequence[Kind], output: str, *, prefix: b
     else:
         found = 0
         for kind in kinds:
-            found += _table(kind, pager.pages(kind), wide=output == "wide", prefix=prefix, gap=found > 0)
+            shown = _table(
+                kind, pager.pages(kind), _Look(output == "wide", prefix, tenant == ALL_TENANTS), gap=found > 0
+            )
+            found += shown
         if not found:
-            note(f"no {', '.join(kind.plural for kind in kinds)} in tenant {tenant}")
+            where = "any tenant" if tenant == ALL_TENANTS else f"tenant {tenant}"
+            note(f"no {', '.join(kind.plural for kind in kinds)} in {where}")
     if pager.cursor is not None:
         note(f"there are more: go on with --cursor {pager.cursor}")
 
@@ -123,12 +138,28 @@ def _yaml(pages: Iterable[Sequence[Document]]) -> None:
         opened = True
 
 
-def _table(kind: Kind, pages: Iterable[Sequence[Document]], *, wide: bool, prefix: bool, gap: bool) -> int:
+@dataclass(frozen=True)
+class _Look:
+    """What a table shows."""
+
+    wide: bool
+    prefix: bool
+    tenants: bool
+
+    def titles(self, kind: Kind) -> list[str]:
+        return [*(["TENANT"] if self.tenants else []), *titles_of(kind, wide=self.wide)]
+
+    def row(self, kind: Kind, document: Document) -> list[str]:
+        tenant = [safe(str(document.get("tenant", NONE)))] if self.tenants else []
+        return [*tenant, *row_of(kind, document, wide=self.wide, prefix=self.prefix)]
+
+
+def _table(kind: Kind, pages: Iterable[Sequence[Document]], look: _Look, *, gap: bool) -> int:
     """Print a kind's table; how many rows it has. The first page sets the columns, later ones may widen them."""
     rows = 0
-    table = table_of(titles_of(kind, wide=wide), wide=wide)
+    table = table_of(look.titles(kind), wide=look.wide)
     for page in pages:
-        cells = [row_of(kind, document, wide=wide, prefix=prefix) for document in page]
+        cells = [look.row(kind, document) for document in page]
         if not rows and gap:
             echo("")
         lines = table.lines(cells)

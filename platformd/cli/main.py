@@ -19,7 +19,7 @@ COMPLETE_VARIABLE: Final = "_PLATFORMD_COMPLETE"
 
 SECTIONS: Final = {
     "The daemon": ("run", "demo", "status", "tui"),
-    "Resources": ("get", "apply", "edit", "delete", "wait", "watch"),
+    "Resources": ("get", "describe", "explain", "apply", "edit", "delete", "wait", "watch", "history"),
     "Records": ("publish", "subscribe", "consume", "stream", "consumer", "bench"),
     "Coordination": ("kv", "lease", "lock"),
     "The store": ("store", "backup", "restore"),

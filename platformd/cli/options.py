@@ -35,6 +35,7 @@ class Session:
     context: str | None = None
     token_file: str | None = None
     ca: str | None = None
+    reason: str | None = None
     output: str | None = None
     query: Callable[[Any], str] | None = None
     """What prints a document with ``-o jsonpath=…``; otherwise ``None``."""
@@ -84,7 +85,7 @@ class Session:
         if self._client is None:
             from platformd.client.blocking import Client
 
-            self._client = Client(self.target())
+            self._client = Client(self.target(), reason=self.reason or "")
         return self._client
 
     def close(self) -> None:
@@ -212,6 +213,22 @@ def environment_output(environ: Mapping[str, str], formats: tuple[str, ...]) -> 
 def dry_run_option(command: Command) -> Command:
     """Add ``--dry-run``."""
     return click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")(command)
+
+
+def reason_option(command: Command) -> Command:
+    """Add ``--reason``, which goes along with what changes something."""
+    return click.option(
+        "--reason",
+        metavar="TEXT",
+        expose_value=False,
+        callback=_remember,
+        help="Why; it stands in the history of what is changed.",
+    )(command)
+
+
+def change_options(command: Command) -> Command:
+    """Add what every change has: ``--dry-run`` and ``--reason``."""
+    return dry_run_option(reason_option(command))
 
 
 def examples(*lines: str) -> str:

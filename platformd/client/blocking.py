@@ -77,6 +77,7 @@ class Client:
     Args:
         target: where it is; ``None`` for what the environment and the contexts say (``find_target``).
         timeout: seconds that an answer may keep silent.
+        reason: why changes are made; it stands in their history.
         sleep: how to wait between attempts of a watch.
 
     Every method raises ``Unavailable`` when the daemon cannot be reached, ``Forbidden`` when its socket may
@@ -85,11 +86,17 @@ class Client:
     """
 
     def __init__(
-        self, target: Target | None = None, *, timeout: float = 30.0, sleep: Callable[[float], None] = time.sleep
+        self,
+        target: Target | None = None,
+        *,
+        timeout: float = 30.0,
+        reason: str = "",
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.target = target if target is not None else find_target(os.environ)
         self._timeout = timeout
         self._sleep = sleep
+        self._reason = reason
         self._link: Link | None = None
 
     def __enter__(self) -> Client:
@@ -112,6 +119,7 @@ class Client:
         A request that may be repeated is sent once more when the kept connection turns out to have been
         closed by the server in the meantime.
         """
+        request = request.because(self._reason)
         link, kept = self._link, True
         if link is None or link.stale():
             self.close()
@@ -166,7 +174,7 @@ class Client:
         link = Link(self.target, self._timeout)
         failure: Collector | None = None
         try:
-            link.send(request)
+            link.send(request.because(self._reason))
             while True:
                 for part in link.http.receive(link.receive()):
                     if isinstance(part, Head):
@@ -203,6 +211,7 @@ class Client:
         *,
         tenant: str = DEFAULT_TENANT,
         selector: str = "",
+        fields: str = "",
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Iterator[control.DocumentPage]:
@@ -210,9 +219,10 @@ class Client:
         left = limit
         while True:
             size = control.PAGE_LIMIT if left is None else min(left, control.PAGE_LIMIT)
-            page = control.read_page(
-                self.send(control.list_page(kind, tenant=tenant, selector=selector, limit=size, cursor=cursor))
+            request = control.list_page(
+                kind, tenant=tenant, selector=selector, fields=fields, limit=size, cursor=cursor
             )
+            page = control.read_page(self.send(request))
             yield page
             cursor = page.cursor
             left = None if left is None else left - len(page.items)

@@ -23,6 +23,9 @@ MERGE_PATCH = "application/merge-patch+json"
 PAGE_LIMIT = 500
 """How many resources one page of a listing has."""
 
+ALL_TENANTS = "-"
+"""In place of a tenant, where resources are listed: all of them."""
+
 Outcome = Literal["created", "configured", "unchanged"]
 """What applying a document did."""
 
@@ -49,13 +52,16 @@ def list_page(
     *,
     tenant: str = DEFAULT_TENANT,
     selector: str = "",
+    fields: str = "",
     limit: int = PAGE_LIMIT,
     cursor: str | None = None,
 ) -> Request:
-    """Read one page of a kind, in the order of names."""
+    """Read one page of a kind, in the order of names; ``tenant`` may be ``ALL_TENANTS``."""
     query = {"limit": str(limit)}
     if selector:
         query["label"] = selector
+    if fields:
+        query["field"] = fields
     if cursor is not None:
         query["cursor"] = cursor
     return make_request("GET", path_of(kind.plural, tenant=tenant), query=query)

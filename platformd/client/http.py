@@ -9,7 +9,7 @@ and acts on the parts. Nothing here does I/O, waits or looks at a clock, so ever
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -54,6 +54,13 @@ class Request:
     def safe(self) -> bool:
         """Whether it changes nothing, so that losing its answer loses nothing."""
         return self.method in ("GET", "HEAD")
+
+    def because(self, reason: str) -> Request:
+        """The request with the reason for it, if it changes something; it stands in the history of what it changes."""
+        if not reason or self.safe:
+            return self
+        text = " ".join(reason.split()).encode().decode("latin-1")  # as HTTP takes UTF-8 in a header
+        return replace(self, headers=(*self.headers, ("x-reason", text)))
 
     @property
     def repeatable(self) -> bool:
@@ -178,8 +185,9 @@ class HttpConnection:
         if not any(name == "authorization" for name, _ in request.headers):
             headers += self._own
         try:
-            sent = self._h11.send(h11.Request(method=request.method, target=request.path, headers=headers)) or b""
-        except h11.LocalProtocolError as error:
+            encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+            sent = self._h11.send(h11.Request(method=request.method, target=request.path, headers=encoded)) or b""
+        except (h11.LocalProtocolError, UnicodeEncodeError) as error:
             raise InvalidInput(f"cannot be sent as HTTP: {error}", subject=request.path) from error
         if request.body:
             sent += self._h11.send(h11.Data(data=request.body)) or b""

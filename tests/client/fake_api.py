@@ -99,6 +99,8 @@ class FakeApi:
             return self._consumer(seen, *parts[1::2])
         if parts[0] not in BY_PLURAL:
             raise NotFound("there is no such kind", subject=parts[0])
+        if len(parts) > 2:
+            raise NotFound("there is no such path", subject=seen.path)
         if len(parts) == 1:
             return self._collection(seen, tenant, parts[0])
         return self._object(seen, (tenant, parts[0], parts[1]))
@@ -108,6 +110,8 @@ class FakeApi:
             document = json.loads(seen.body)
             if (tenant, plural, document["name"]) in self.objects:
                 raise Conflict("it is there already", subject=f"{BY_PLURAL[plural].singular}/{document['name']}")
+            if seen.query.get("dry_run") == "true":
+                return 201, {}, document
             return 201, {}, self.put(plural, document["name"], tenant, spec=document.get("spec", {}))
         if seen.method != "GET":
             raise MethodNotAllowed("only GET and POST")

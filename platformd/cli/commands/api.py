@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from platformd.cli.options import Session, connection_options, dry_run_option, examples, output_option, tenant_option
+from platformd.cli.options import Session, change_options, connection_options, examples, output_option, tenant_option
 
 if TYPE_CHECKING:
     from platformd.client.http import Head, Request
@@ -31,7 +31,7 @@ METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 @click.option("-q", "--query", "queries", multiple=True, metavar="NAME=VALUE", help="A parameter; may be repeated.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated.")
 @click.option("-i", "--include", is_flag=True, help="Print the status and the headers first.")
-@dry_run_option
+@change_options
 @tenant_option
 @connection_options
 @output_option("raw", "json", "yaml")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from platformd.cli.options import Session, connection_options, examples, output_option, tenant_option
+from platformd.cli.options import Session, connection_options, examples, output_option, reason_option, tenant_option
 
 if TYPE_CHECKING:
     from platformd.cli.documents import Document
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="YAML or JSON, or a directory of them; - is standard input. May be given several times.",
 )
 @click.option("--dry-run", is_flag=True, help="Have everything checked and say what would be done; write nothing.")
+@reason_option
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml", "name")

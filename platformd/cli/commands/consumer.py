@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from platformd.cli.options import Session, connection_options, examples, output_option, tenant_option
+from platformd.cli.options import (
+    Session,
+    change_options,
+    connection_options,
+    examples,
+    output_option,
+    tenant_option,
+)
 from platformd.cli.stream_output import complete_consumer, complete_stream
 
 START = "all, new, last, last-per-subject, a sequence, a time (RFC 3339) or how long ago (10m)"
@@ -130,6 +137,7 @@ def _print(found: dict[str, Any], stream: str, output: str) -> None:
 @click.option("--dead-letter", metavar="SUBJECT", help="Where a record goes that was given up.")
 @click.option("--max-ack-pending", type=click.IntRange(min=1), metavar="N", help="So many may be out unacknowledged.")
 @click.option("--inactive-after", metavar="DURATION", help="Remove it when nobody used it for so long.")
+@change_options
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml", "name")
@@ -147,6 +155,7 @@ def create(
     dead_letter: str | None,
     max_ack_pending: int | None,
     inactive_after: str | None,
+    dry_run: bool,
     tenant: str,
     output: str,
 ) -> None:
@@ -168,6 +177,9 @@ def create(
         "inactive_after": None if inactive_after is None else seconds(inactive_after),
     }
     config = parse_start(start, "--from").config() | {k: v for k, v in given.items() if v is not None}
+    if dry_run:
+        _would(session, stream, name, tenant, output, "configured", {"config": config})
+        return
     made = session.client.send(control.put_consumer(stream, name, config, tenant=tenant)).check().json()
     if output == "name":
         echo(name)
@@ -179,31 +191,42 @@ def create(
 @click.argument("stream", shell_complete=complete_stream)
 @click.argument("names", metavar="NAME…", nargs=-1, required=True, shell_complete=complete_consumer)
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is not an error.")
+@change_options
 @tenant_option
 @connection_options
 @output_option("table", "json", "name")
 @click.pass_obj
 def delete(
-    session: Session, stream: str, names: tuple[str, ...], ignore_not_found: bool, tenant: str, output: str
+    session: Session,
+    stream: str,
+    names: tuple[str, ...],
+    ignore_not_found: bool,
+    dry_run: bool,
+    tenant: str,
+    output: str,
 ) -> int:
     """Forget where consumers were. No record is touched."""
     from platformd.cli.main import report
     from platformd.cli.output import echo, print_json
-    from platformd.client import control
+    from platformd.client import control, tailing
     from platformd.core.errors import NotFound
 
     codes = []
     for name in names:
         try:
-            session.client.send(control.delete_consumer(stream, name, tenant=tenant)).check()
+            if dry_run:
+                session.client.send(tailing.consumer_info(stream, name, tenant=tenant)).check()
+            else:
+                session.client.send(control.delete_consumer(stream, name, tenant=tenant)).check()
         except NotFound as error:
             if not ignore_not_found:
                 codes.append(report(error, as_json=output == "json"))
             continue
         if output == "json":
-            print_json({"stream": stream, "name": name, "outcome": "deleted"}, indent=0)
+            print_json({"stream": stream, "name": name, "outcome": "deleted", "dry_run": dry_run}, indent=0)
         else:
-            echo(name if output == "name" else f"stream/{stream}/consumer/{name} deleted")
+            done = f"stream/{stream}/consumer/{name} deleted{' (dry run)' if dry_run else ''}"
+            echo(name if output == "name" else done)
     return codes[0] if codes else 0
 
 
@@ -218,18 +241,45 @@ def delete(
 @click.argument("stream", shell_complete=complete_stream)
 @click.argument("name", shell_complete=complete_consumer)
 @click.option("--to", required=True, metavar="WHERE", help=f"Where to: {START}.")
+@change_options
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml")
 @click.pass_obj
-def seek(session: Session, stream: str, name: str, to: str, tenant: str, output: str) -> None:
+def seek(session: Session, stream: str, name: str, to: str, dry_run: bool, tenant: str, output: str) -> None:
     """Move a consumer, forwards or back. What is out unacknowledged is forgotten."""
     from platformd.cli.output import echo
     from platformd.cli.records import parse_start
     from platformd.cli.stream_output import print_documents
     from platformd.client import tailing
 
+    if dry_run:
+        session.client.send(tailing.consumer_info(stream, name, tenant=tenant)).check()
+        _would(session, stream, name, tenant, output, "moved", {"to": parse_start(to, "--to").target()})
+        return
     request = tailing.seek(stream, name, parse_start(to, "--to").target(), tenant=tenant)
     moved = session.client.send(request).check().json()
     if not print_documents([moved], output, single=True):
         echo(f"stream/{stream}/consumer/{name} moved, {moved['pending']} records pending")
+
+
+def _would(
+    session: Session, stream: str, name: str, tenant: str, output: str, outcome: str, more: dict[str, Any]
+) -> None:
+    """Say what would be done to a consumer.
+
+    Raises:
+        NotFound: there is no such stream.
+    """
+    from platformd.cli import rehearsing
+    from platformd.cli.output import echo
+    from platformd.cli.stream_output import print_documents
+
+    now = rehearsing.consumer(session, stream, name, tenant)
+    said = outcome if now is not None else "created"
+    if output == "name":
+        echo(name)
+    elif not print_documents(
+        [{"stream": stream, "name": name, "outcome": said, "dry_run": True} | more], output, single=True
+    ):
+        echo(f"stream/{stream}/consumer/{name} {said} (dry run)")

@@ -14,6 +14,7 @@ from platformd.cli.options import (
     connection_options,
     examples,
     output_option,
+    reason_option,
     tenant_option,
 )
 
@@ -46,6 +47,7 @@ POLL_SECONDS: Final = 0.1
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is not an error.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is gone.")
 @click.option("--timeout", default="1m", show_default=True, metavar="DURATION", help="How long to wait for each.")
+@reason_option
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml", "name")

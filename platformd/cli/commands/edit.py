@@ -8,9 +8,9 @@ import click
 
 from platformd.cli.options import (
     Session,
+    change_options,
     complete_target,
     connection_options,
-    dry_run_option,
     examples,
     output_option,
     tenant_option,
@@ -25,7 +25,7 @@ from platformd.cli.options import (
     )
 )
 @click.argument("what", nargs=-1, metavar="KIND NAME… | KIND/NAME…", shell_complete=complete_target)
-@dry_run_option
+@change_options
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml", "name")

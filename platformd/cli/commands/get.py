@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         "platformd get pipeline alerts -o yaml",
         "platformd get stream/alerts pipeline/alerts",
         "platformd get all -l team=transients -o wide",
+        "platformd get pipelines -A --field-selector status.state=error",
         "platformd get streams --sort-by age --limit 10",
         "platformd get streams -o jsonpath='$.items[?@.status.state == \"error\"].name'",
         "platformd get stream alerts -o jsonpath='{.name} has {.status.messages}'",
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 )
 @click.argument("what", nargs=-1, metavar="KIND[,KIND…] [NAME…] | KIND/NAME… | all", shell_complete=complete_target)
 @click.option("-l", "--selector", default="", metavar="TERMS", help="Only what has these labels: a=b,c!=d,e,!f.")
+@click.option("--field-selector", default="", metavar="TERMS", help="Only what has this: status.state=error,spec.x!=y.")
+@click.option("-A", "--all-tenants", is_flag=True, help="Those of all tenants.")
 @click.option("--sort-by", default="", metavar="[-]COLUMN|PATH", help="In this order; with - the other way round.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many (default: all, page by page).")
 @click.option("--cursor", metavar="CURSOR", help="Go on where a listing with --limit ended.")
@@ -49,6 +52,8 @@ def command(
     session: Session,
     what: Sequence[str],
     selector: str,
+    field_selector: str,
+    all_tenants: bool,
     sort_by: str,
     limit: int | None,
     cursor: str | None,
@@ -63,15 +68,19 @@ def command(
     """
     from platformd.cli.listing import Pager, Selection, print_listing
     from platformd.cli.targets import parse_targets
+    from platformd.client.control import ALL_TENANTS
     from platformd.core.errors import InvalidInput
 
     wanted = parse_targets(what)
     named = any(target.names for target in wanted)
-    if named and (selector or limit or cursor):
-        chosen = f"-l {selector}" if selector else "--limit" if limit else "--cursor"
+    choosing = {"-l": selector, "--field-selector": field_selector, "-A": all_tenants, "--limit": limit} | {
+        "--cursor": cursor
+    }
+    if named and any(choosing.values()):
+        chosen = next(name for name, value in choosing.items() if value)
         raise InvalidInput("chooses among all; leave the names out", subject=chosen)
-    if watch and (sort_by or limit or cursor):
-        raise InvalidInput("--sort-by, --limit and --cursor are for what is there now", subject="--watch")
+    if watch and (sort_by or limit or cursor or field_selector or all_tenants):
+        raise InvalidInput("only -l chooses what is watched", subject="--watch")
     if (limit or cursor) and len(wanted) != 1:
         raise InvalidInput("--limit and --cursor are for one kind", subject=" ".join(what))
     if watch:
@@ -79,9 +88,16 @@ def command(
         return 0
     if named:
         return _named(session, wanted, sort_by, tenant, output)
-    selection = Selection(tenant=tenant, selector=selector, sort_by=sort_by, limit=limit, cursor=cursor)
+    selection = Selection(
+        tenant=ALL_TENANTS if all_tenants else tenant,
+        selector=selector,
+        fields=field_selector,
+        sort_by=sort_by,
+        limit=limit,
+        cursor=cursor,
+    )
     kinds = [target.kind for target in wanted]
-    print_listing(Pager(session.client, selection), kinds, output, prefix=len(kinds) > 1, tenant=tenant)
+    print_listing(Pager(session.client, selection), kinds, output, prefix=len(kinds) > 1)
     return 0
 
 

@@ -8,10 +8,12 @@ import click
 
 from platformd.cli.options import (
     Session,
+    change_options,
     connection_options,
     examples,
     live,
     output_option,
+    reason_option,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def get(session: Session, key: str, revision: int | None, output: str) -> None:
 @click.option("--lease", default="", metavar="ID", help="It goes with this lease.")
 @click.option("--if-revision", type=click.IntRange(min=1), metavar="N", help="Only if it is at this revision.")
 @click.option("--create", is_flag=True, help="Only if it is not there.")
+@change_options
 @connection_options
 @output_option("table", "json", "yaml")
 @click.pass_obj
@@ -103,6 +106,7 @@ def put(
     lease: str,
     if_revision: int | None,
     create: bool,
+    dry_run: bool,
     output: str,
 ) -> None:
     """Set KEY to VALUE; - reads the value from standard input."""
@@ -118,6 +122,12 @@ def put(
     source = file if file is not None else value
     data = read_input(str(source)) if file is not None or value == "-" else key_of(str(value))
     wanted = one_key(key)
+    if dry_run:
+        from platformd.cli import rehearsing
+
+        would = rehearsing.put_key(session, wanted, data, if_revision=if_revision, create=create)
+        print_result(would, output, f"{shown(wanted)} {would['outcome']} (dry run)")
+        return
     request = kv.put(wanted, data, ttl=ttl, lease=lease, expect_revision=if_revision, create=create)
     response = session.client.send(request)
     document = kv.read_document(response)
@@ -134,11 +144,15 @@ def put(
 @click.argument("keys", nargs=-1, required=True, shell_complete=complete_key)
 @click.option("--prefix", is_flag=True, help="All keys that begin so, in one revision.")
 @click.option("--if-revision", type=click.IntRange(min=1), metavar="N", help="Only if it is at this revision.")
+@change_options
 @connection_options
 @output_option("table", "json", "yaml")
 @click.pass_obj
-def delete(session: Session, keys: tuple[str, ...], prefix: bool, if_revision: int | None, output: str) -> int:
+def delete(
+    session: Session, keys: tuple[str, ...], prefix: bool, if_revision: int | None, dry_run: bool, output: str
+) -> int:
     """Remove KEYS. What is not there is an error (3)."""
+    from platformd.cli import rehearsing
     from platformd.cli.kv_output import key_of, one_key, print_result, shown
     from platformd.cli.main import report
     from platformd.client import kv
@@ -151,12 +165,18 @@ def delete(session: Session, keys: tuple[str, ...], prefix: bool, if_revision: i
         wanted = key_of(word) if prefix else one_key(word)
         request = kv.delete_prefix(wanted) if prefix else kv.delete(wanted, expect_revision=if_revision)
         try:
-            document = kv.read_document(session.client.send(request))
+            if not dry_run:
+                document = kv.read_document(session.client.send(request))
+            elif prefix:
+                document = rehearsing.delete_prefix(session, wanted)
+            else:
+                document = rehearsing.delete_key(session, wanted, if_revision=if_revision)
         except (NotFound, PreconditionFailed) as error:
             codes.append(report(error, as_json=output == "json"))
             continue
         what = f"{shown(wanted)}*: {document['deleted']} keys" if prefix else shown(wanted)
-        print_result(document, output, f"{what} deleted (revision {document['revision']})")
+        how = "dry run" if dry_run else f"revision {document['revision']}"
+        print_result(document, output, f"{what} deleted ({how})")
     return codes[0] if codes else 0
 
 
@@ -245,10 +265,11 @@ def watch(
     "-f", "--file", required=True, type=click.Path(allow_dash=True), metavar="FILE|-", help="The transaction."
 )
 @click.option("--previous", is_flag=True, help="Also say what was there before.")
+@change_options
 @connection_options
 @output_option("yaml", "json")
 @click.pass_obj
-def txn(session: Session, file: str, previous: bool, output: str) -> int:
+def txn(session: Session, file: str, previous: bool, dry_run: bool, output: str) -> int:
     """Do all or nothing: if all compares hold what stands in "then", otherwise what stands in "else".
 
     Exits with 5 when the compares did not hold.
@@ -262,13 +283,19 @@ def txn(session: Session, file: str, previous: bool, output: str) -> int:
     documents = read_values(file, read_input(file))
     if len(documents) != 1 or not isinstance(documents[0][0], dict):
         raise InvalidInput("holds no transaction, or several", subject=file, hint="compares, then and else, as lists")
-    document = kv.read_document(session.client.send(kv.txn(documents[0][0], previous=previous)))
+    if dry_run:
+        from platformd.cli import rehearsing
+
+        document = rehearsing.transaction(session, documents[0][0])
+    else:
+        document = kv.read_document(session.client.send(kv.txn(documents[0][0], previous=previous)))
     print_result(document, output, "")
     return 0 if document.get("succeeded") else NOT_DONE
 
 
 @command.command(epilog=examples("platformd kv edit config/site", "EDITOR=nano platformd kv edit config/site"))
 @click.argument("key", shell_complete=complete_key)
+@reason_option
 @connection_options
 @output_option("table", "json", "yaml")
 @click.pass_obj

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from platformd.cli.options import Session, connection_options, examples, output_option
+from platformd.cli.options import Session, change_options, connection_options, examples, output_option
 
 
 @click.group(
@@ -26,15 +26,21 @@ def command() -> None:
 @command.command(epilog=examples("platformd lease grant 30s", "platformd lease grant 1h --id ff -o json"))
 @click.argument("ttl")
 @click.option("--id", "lease", default="", metavar="ID", help="Its id, in hex (default: one that the store chooses).")
+@change_options
 @connection_options
 @output_option("name", "json", "yaml", "table")
 @click.pass_obj
-def grant(session: Session, ttl: str, lease: str, output: str) -> None:
+def grant(session: Session, ttl: str, lease: str, dry_run: bool, output: str) -> None:
     """Grant a lease that lives for TTL (30s, 5m) and print its id."""
     from platformd.client import kv
     from platformd.core.quantities import seconds
 
-    seconds(ttl)  # what is no duration is refused here, with what a duration is
+    lifetime = seconds(ttl)  # what is no duration is refused here, with what a duration is
+    if dry_run:
+        _print(
+            {"id": lease or "<chosen by the store>", "ttl": lifetime, "remaining": lifetime, "dry_run": True}, output
+        )
+        return
     _print(kv.read_document(session.client.send(kv.grant(ttl, lease=lease))), output)
 
 
@@ -59,10 +65,11 @@ def keep(session: Session, lease: str, once: bool, output: str) -> None:
 
 @command.command(epilog=examples("platformd lease revoke 694d7a3f2c1b0e5f ff"))
 @click.argument("leases", metavar="ID", nargs=-1, required=True)
+@change_options
 @connection_options
 @output_option("table", "json", "yaml")
 @click.pass_obj
-def revoke(session: Session, leases: tuple[str, ...], output: str) -> int:
+def revoke(session: Session, leases: tuple[str, ...], dry_run: bool, output: str) -> int:
     """End leases now, with everything that is bound to them."""
     from platformd.cli.kv_output import print_result
     from platformd.cli.main import report
@@ -72,11 +79,17 @@ def revoke(session: Session, leases: tuple[str, ...], output: str) -> int:
     codes = []
     for lease in leases:
         try:
-            document = kv.read_document(session.client.send(kv.revoke(lease)))
+            if dry_run:
+                found = kv.read_document(session.client.send(kv.show_lease(lease)))
+                document = {"deleted": len(found.get("keys", ())), "dry_run": True}
+            else:
+                document = kv.read_document(session.client.send(kv.revoke(lease)))
         except NotFound as error:
             codes.append(report(error, as_json=output == "json"))
             continue
-        print_result({"id": lease} | document, output, f"lease {lease} ended, {document['deleted']} keys went with it")
+        how = " (dry run)" if dry_run else ""
+        line = f"lease {lease} ended, {document['deleted']} keys went with it{how}"
+        print_result({"id": lease} | document, output, line)
     return codes[0] if codes else 0
 
 

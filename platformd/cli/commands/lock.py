@@ -41,7 +41,7 @@ def _complete(context: click.Context, _parameter: click.Parameter, incomplete: s
 @click.option("--wait", metavar="DURATION", help="How long to wait for it; 0s only tries (default: for ever).")
 @click.option("--grace", default="10s", show_default=True, metavar="DURATION", help="From SIGTERM to SIGKILL.")
 @click.option("--owner", metavar="TEXT", help="What others read of who holds it (default: user, host and command).")
-@click.option("--show", is_flag=True, help="Only say who has it and who waits.")
+@click.option("--show", "--dry-run", "show", is_flag=True, help="Only say who has it and who waits.")
 @connection_options
 @click.pass_obj
 def command(

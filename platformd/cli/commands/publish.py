@@ -15,6 +15,7 @@ import click
 from platformd.cli.options import (
     Session,
     connection_options,
+    dry_run_option,
     examples,
     output_option,
     tenant_option,
@@ -72,6 +73,7 @@ MAX_IN_FLIGHT: Final = 8
     show_default=True,
     help="What the acknowledgement means.",
 )
+@dry_run_option
 @tenant_option
 @queue_options
 @connection_options
@@ -91,6 +93,7 @@ def command(
     msg_id: str,
     headers: Sequence[str],
     durability: Durability,
+    dry_run: bool,
     tenant: str,
     output: str,
 ) -> None:
@@ -116,6 +119,11 @@ def command(
         headers=headers,
     )
     batches = batches_of(asked)
+    if dry_run:
+        from platformd.cli import rehearsing
+
+        _print_would(rehearsing.records(session, batches, stream, tenant), output)
+        return
     if tenant != "default" and not stream:
         stream = stream_of(session, subject, tenant)
     stream = engine_stream(session, stream, tenant) if stream else ""
@@ -193,6 +201,16 @@ def _progress(total: int | None, *, shown: bool) -> Iterator[Callable[[int], Non
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("published", total=total)
         yield lambda count: progress.advance(task, count)
+
+
+def _print_would(would: dict[str, Any], output: str) -> None:
+    from platformd.cli.output import echo, print_document
+
+    if output != "table":
+        print_document(would, output)
+    else:
+        where = ", ".join(f"stream/{name}" for name in would["streams"]) or "no stream"
+        echo(f"{where} {would['records']} records, {would['bytes']} bytes published (dry run)")
 
 
 def _print(tally: Tally, output: str) -> None:

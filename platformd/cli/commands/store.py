@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from platformd.cli.options import Session, connection_options, examples, output_option
+from platformd.cli.options import Session, change_options, connection_options, examples, output_option
 
 if TYPE_CHECKING:
     from platformd.coordination.migrate import Migration, Source
@@ -38,14 +38,19 @@ def status(session: Session, output: str) -> None:
 
 @command.command("compact", epilog=examples("platformd store compact", "platformd store compact --revision 1200"))
 @click.option("--revision", type=click.IntRange(min=1), help="The oldest revision to keep (default: the newest).")
+@change_options
 @connection_options
 @output_option("table", "json")
 @click.pass_obj
-def compact(session: Session, output: str, revision: int | None) -> None:
+def compact(session: Session, output: str, revision: int | None, dry_run: bool) -> None:
     """Cut history off before a revision. What is so now stays; the past can no longer be read or watched from.
 
     The daemon does so by itself as history grows old: this is for those who want the room at once.
     """
+    if dry_run:
+        now = session.client.request("GET", "/v1/store").json()
+        _show({"dry_run": True, "compact_before": revision or now.get("revision"), "now": now}, output)
+        return
     query = {} if revision is None else {"revision": str(revision)}
     _show(session.client.request("POST", "/v1/store/compact", query=query).json(), output)
 

@@ -6,7 +6,14 @@ from typing import Any, Final
 
 import click
 
-from platformd.cli.options import Session, connection_options, examples, output_option, tenant_option
+from platformd.cli.options import (
+    Session,
+    change_options,
+    connection_options,
+    examples,
+    output_option,
+    tenant_option,
+)
 from platformd.cli.stream_output import complete_stream
 
 MAX_PEEK: Final = 100
@@ -144,6 +151,7 @@ def _bytes_on_disk(found: dict[str, Any]) -> str:
 @click.option("--description", metavar="TEXT", help="What it is for.")
 @click.option("--set", "more", multiple=True, metavar="FIELD=VALUE", help="Any other field of a stream's spec.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the engine has it.")
+@change_options
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml", "name")
@@ -155,6 +163,7 @@ def create(
     subjects: tuple[str, ...],
     more: tuple[str, ...],
     wait: bool,
+    dry_run: bool,
     tenant: str,
     output: str,
     **fields: Any,
@@ -167,16 +176,17 @@ def create(
 
     spec = {"subjects": list(subjects)} | {field: value for field, value in fields.items() if value is not None}
     spec |= dict(_assigned(pair) for pair in more)
-    made = session.client.send(control.create(as_kind("streams"), {"name": name, "spec": spec}, tenant=tenant))
+    wanted = {"name": name, "spec": spec}
+    made = session.client.send(control.create(as_kind("streams"), wanted, tenant=tenant, dry_run=dry_run))
     document = made.check().json()
-    if wait:
+    if wait and not dry_run:
         document = wait_active(session, name, tenant, CREATE_PATIENCE)
     if output == "json":
         print_json(document)
     elif output == "yaml":
         echo(as_yaml([document]))
     else:
-        echo(f"stream/{name}" if output == "name" else f"stream/{name} created")
+        echo(f"stream/{name}" if output == "name" else f"stream/{name} created{' (dry run)' if dry_run else ''}")
 
 
 CREATE_PATIENCE: Final = 10.0
@@ -201,16 +211,21 @@ def _assigned(pair: str) -> tuple[str, Any]:
 @command.command(epilog=examples("platformd stream delete alerts", "platformd stream delete a b --ignore-not-found"))
 @click.argument("names", metavar="NAME…", nargs=-1, required=True, shell_complete=complete_stream)
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is not an error.")
+@change_options
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml", "name")
 @click.pass_context
-def delete(context: click.Context, names: tuple[str, ...], ignore_not_found: bool, tenant: str, output: str) -> int:
+def delete(
+    context: click.Context, names: tuple[str, ...], ignore_not_found: bool, dry_run: bool, tenant: str, output: str
+) -> int:
     """Delete streams with their records and consumers, and see them go."""
     from platformd.cli.commands import delete as deleting
 
     what = tuple(f"stream/{name}" for name in names)
-    done = context.invoke(deleting.command, what=what, ignore_not_found=ignore_not_found, tenant=tenant, output=output)
+    done = context.invoke(
+        deleting.command, what=what, ignore_not_found=ignore_not_found, dry_run=dry_run, tenant=tenant, output=output
+    )
     return int(done or 0)
 
 
@@ -227,6 +242,7 @@ def delete(context: click.Context, names: tuple[str, ...], ignore_not_found: boo
 @click.option("--before", type=click.IntRange(min=1), metavar="SEQ", help="Only records before this sequence.")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Leave so many of the newest that match.")
 @click.option("--all", "everything", is_flag=True, help="All records.")
+@change_options
 @tenant_option
 @connection_options
 @output_option("table", "json", "yaml")
@@ -238,6 +254,7 @@ def purge(
     before: int | None,
     keep: int | None,
     everything: bool,
+    dry_run: bool,
     tenant: str,
     output: str,
 ) -> None:
@@ -251,6 +268,13 @@ def purge(
     if chosen == everything:
         hint = "give --subject, --before or --keep; or --all alone"
         raise InvalidInput("which records?", subject=f"stream/{name}", hint=hint)
+    if dry_run:
+        from platformd.cli import rehearsing
+
+        would = rehearsing.purge(session, name, tenant, subject=subject, before=before, keep=keep)
+        if not print_documents([would], output, single=True):
+            echo(f"stream/{name} at most {would['at_most']} records removed (dry run)")
+        return
     request = tailing.purge(name, subject=subject or ">", before=before or 0, keep=keep or 0, tenant=tenant)
     done = session.client.send(request).check().json()
     if not print_documents([done], output, single=True):
