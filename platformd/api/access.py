@@ -113,10 +113,11 @@ class Access:
     Args:
         app: whose routes they are.
         gate: who is who.
+        origins: whose pages may ask.
     """
 
-    def __init__(self, app: QuartTrio, gate: Gate) -> None:
-        self._app, self._gate = app, gate
+    def __init__(self, app: QuartTrio, gate: Gate, origins: frozenset[str] = frozenset()) -> None:
+        self._app, self._gate, self._origins = app, gate, origins
 
     def check(self) -> None:
         """Find out who asks, and refuse the request if they may not make it.
@@ -128,7 +129,7 @@ class Access:
         """
         credentials = peer()
         if credentials is None:
-            _check_names()
+            _check_names(self._origins)
         g.principal = NOBODY
         g.principal = self._who(credentials)
         set_acting(g.principal.name, asked.headers.get(REASON, ""))
@@ -208,7 +209,7 @@ async def check_steps(steps: Sequence[Step]) -> Sequence[Compare]:
     return ()
 
 
-def _check_names() -> None:
+def _check_names(origins: frozenset[str]) -> None:
     host = asked.headers.get("Host", "")
     if not is_loopback_name(host):
         raise Forbidden(
@@ -217,7 +218,7 @@ def _check_names() -> None:
             hint="use http://localhost:PORT or http://127.0.0.1:PORT",
         )
     origin = asked.headers.get("Origin")
-    if origin is not None and origin.lower() != f"http://{host.lower()}":
+    if origin is not None and origin.lower() not in {f"http://{host.lower()}", *origins}:
         raise Forbidden(f"a page of {origin!r} may not ask this server", subject=asked.path)
 
 

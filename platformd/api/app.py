@@ -11,7 +11,7 @@ from quart import Response, g
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from platformd.api import problems
+from platformd.api import cors, problems
 from platformd.api.access import Access, address, principal
 from platformd.api.asked import asked
 from platformd.api.component import Component
@@ -55,7 +55,8 @@ def create_app(context: ApiContext) -> QuartTrio:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     http = HttpMetrics()
-    access = Access(app, context.gate)
+    origins = cors.read_origins(context.settings.http.cors_origins)
+    access = Access(app, context.gate, origins)
     frame = Frame(context, http, access)
     watches = Watches(context, frame.accepted)
     Component(context, watches, http).add_to(app)
@@ -83,6 +84,7 @@ class Frame:
     def __init__(self, context: ApiContext, http: HttpMetrics, access: Access) -> None:
         self._http, self._access = http, access
         self._app: QuartTrio
+        self._origins = cors.read_origins(context.settings.http.cors_origins)
         self._idempotency = Idempotency(context)
         self._new_id = uuid7(context.clock)
 
@@ -90,6 +92,7 @@ class Frame:
         """Stand around the routes of ``app``."""
         self._app = app
         app.teardown_request(self._over)
+        app.before_request(self._preflight)
         app.before_request(self._begin)
         app.before_request(self._replayed)
         app.after_request(self._end)
@@ -100,9 +103,18 @@ class Frame:
         """The current handshake has been accepted."""
         self._note(HTTPStatus.SWITCHING_PROTOCOLS)
 
-    async def _begin(self) -> None:
+    async def _preflight(self) -> Response | None:
+        """What a browser asks before a page may: it shows no token yet."""
+        self._number()
+        return cors.preflight(self._origins)
+
+    def _number(self) -> None:
         g.request_id = accepted_request_id() or self._new_id()
         g.begun = trio.current_time()
+
+    async def _begin(self) -> None:
+        if "request_id" not in g:
+            self._number()
         self._access.check()
 
     async def on_platform_error(self, error: PlatformError) -> Response:
@@ -123,6 +135,7 @@ class Frame:
         response.headers["X-Request-Id"] = g.request_id
         await self._idempotency.end(response)
         await compress(response)
+        cors.allow(self._origins, response)
         self._note(response.status_code)
         return response
 

@@ -67,6 +67,7 @@ class Histories:
     @operation(
         "list{Kind}History",
         "{Kinds}",
+        path={"name": str},  # of what never was there is no history
         parameters=(LIMIT, CURSOR),
         answers={200: Answer("A page of changes, newest first.", Records)},
         problems=(NotFound,),

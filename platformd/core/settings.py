@@ -53,6 +53,13 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     """The largest request body. Over it: 413."""
     max_connections: int = 512
     """Open connections at once. Over it: the one that is idle longest is closed; when none is, the new one: 429."""
+    max_connections_per_peer: int = 384
+    """Open connections of one user (Unix socket) or one address (TCP). Over it: as with ``max_connections``, among its
+    own."""
+    max_head: Size = "16KiB"
+    """The largest request head: the first line and all headers. Over it: 431."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask over TCP: ``https://panel.example.org``. Empty: none but the daemon's own page."""
     max_watchers: int = 256
     """Open watches at once, streams and WebSockets together. Over it: 429."""
     read_timeout: Duration = "30s"

@@ -127,3 +127,42 @@ async def test_a_second_server_names_the_socket_of_the_first(start: Start) -> No
         await serve(plain_app, served.context.settings, stopping=trio.Event())
     assert caught.value.subject == str(served.path)
     assert (await (await served.client()).request("GET", "/")).body == b"ok"
+
+
+async def test_one_peer_cannot_take_all_places(start: Start) -> None:
+    """Over its own limit a peer's idle connection goes; when none is idle, the new one is told which limit it is."""
+    served = await start(max_connections=10, max_connections_per_peer=2)
+    watching = [await served.client() for _ in range(2)]
+    events = [client.events("/v1/services?watch") for client in watching]
+    for each in events:
+        await anext(each)
+    refused = await served.client()
+    with trio.fail_after(30):
+        received = await refused.ended()
+    assert received.startswith(b"HTTP/1.1 429 ")
+    assert b"http.max_connections_per_peer" in received
+    assert b"retry-after: 1\r\n" in received
+    await watching[0].aclose()
+    with trio.fail_after(30):
+        while True:
+            idle = await served.client()
+            try:
+                assert (await idle.request("GET", "/status")).status == 200
+                break
+            except (EOFError, trio.BrokenResourceError, AssertionError):
+                continue
+        newer = await served.client()
+        assert (await newer.request("GET", "/status")).status == 200
+        assert await idle.ended() == b""
+
+
+async def test_the_limit_of_heads_is_a_setting(start: Start) -> None:
+    """A head over the limit is refused with the limit; one below it is not."""
+    served = await start(max_head="1KiB")
+    client = await served.client()
+    assert (await client.request("GET", "/status", headers={"X-Some": "x" * 500})).status == 200
+    await client.stream.send_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nX-Some: " + b"x" * 2000)
+    with trio.fail_after(30):
+        received = await client.ended()
+    assert received.startswith(b"HTTP/1.1 431 ")
+    assert b"1024 bytes (http.max_head)" in received

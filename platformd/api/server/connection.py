@@ -119,6 +119,8 @@ class Connection:
     ) -> None:
         self._app, self._config, self._context, self._limits = app, config, context, limits
         self._stream, self._on_idle = stream, on_idle
+        self.peer = ""
+        """Whose it is, as limits count; set by the pool."""
         self._reading = trio.CancelScope()
         self._writing = trio.Lock()
         self._protocol: ControlProtocol

@@ -29,8 +29,6 @@ from platformd.api.server.websocket import WebSocket, WebSocketLimits
 from platformd.api.server.websocket_stream import WebSocketStream
 from platformd.core.errors import InvalidInput, PlatformError, TooLarge
 
-MAX_HEAD_BYTES: Final = 16 * 1024
-"""The most bytes of an unfinished request head that are kept. Over it: 431."""
 GOING_AWAY: Final = 1001
 """The code that a WebSocket is closed with when the server stops (RFC 6455 §7.4.1)."""
 STOPPING: Final = "the daemon stops"
@@ -40,7 +38,7 @@ _JOIN_BYTES: Final = 64 * 1024
 
 
 _REASONS: Final = {
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the request head has more than {MAX_HEAD_BYTES} bytes",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the request head has more than {limit} bytes (http.max_head)",
     HTTPStatus.NOT_IMPLEMENTED: "the only transfer coding that is understood is chunked",
 }
 
@@ -174,7 +172,7 @@ class ControlProtocol(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         reason = _REASONS.get(HTTPStatus(status_code), "the request is not valid HTTP/1.1")
-        await self.refuse(InvalidInput(reason), status_code)
+        await self.refuse(InvalidInput(reason.format(limit=self.config.h11_max_incomplete_size)), status_code)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:

@@ -13,10 +13,11 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 
 from platformd.api.server.connection import Connection, Limits
-from platformd.api.server.protocol import MAX_HEAD_BYTES, problem_body, problem_headers
+from platformd.api.server.protocol import problem_body, problem_headers
 from platformd.api.server.sockets import BoundSocket, open_sockets
 from platformd.api.server.websocket import WebSocketLimits
 from platformd.core.errors import LimitReached
+from platformd.core.peers import peer_credentials
 from platformd.core.quantities import seconds, size_bytes
 from platformd.core.settings import HttpSettings, Settings
 
@@ -93,7 +94,8 @@ async def _accept(
 
 class ConnectionPool:
     """The open connections. At the limit the one that is idle longest makes room; when none is idle, the
-    new one is told so and closed."""
+    new one is told so and closed. One peer (a user of the Unix socket, an address of TCP) has a limit of its own,
+    so that it cannot take all places; there its own idle connections make room."""
 
     def __init__(self, app: ASGIFramework, settings: HttpSettings) -> None:
         self._app = app
@@ -114,6 +116,9 @@ class ConnectionPool:
             ),
         )
         self._max_connections = settings.max_connections
+        self._max_per_peer = settings.max_connections_per_peer
+        self._per_peer: dict[str, int] = {}
+        """How many connections each peer has."""
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         """In the order in which they became idle."""
@@ -124,10 +129,18 @@ class ConnectionPool:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one connection until its end. Raises nothing but ``trio.Cancelled``."""
+        peer = _peer_of(stream)
+        if self._per_peer.get(peer, 0) >= self._max_per_peer and not self._make_room(peer):
+            error = f"{self._max_per_peer} connections of {peer} are open and none of them is idle"
+            await self._turn_away(stream, error, "http.max_connections_per_peer")
+            return
         if len(self._open) >= self._max_connections and not self._make_room():
-            await self._turn_away(stream)
+            error = f"{self._max_connections} connections are open and none of them is idle"
+            await self._turn_away(stream, error, "http.max_connections")
             return
         connection = Connection(self._app, self._config, self._context, self._limits, stream, self._on_idle)
+        connection.peer = peer
+        self._per_peer[peer] = self._per_peer.get(peer, 0) + 1
         self._open.add(connection)
         try:
             await connection.run()
@@ -157,32 +170,44 @@ class ConnectionPool:
         else:
             self._idle.pop(connection, None)
 
-    def _make_room(self) -> bool:
-        if not self._idle:
+    def _make_room(self, peer: str | None = None) -> bool:
+        longest = next((one for one in self._idle if peer in {None, one.peer}), None)
+        if longest is None:
             return False
-        longest = next(iter(self._idle))
         longest.abort()
         self._forget(longest)
         return True
 
     def _forget(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            self._per_peer[connection.peer] -= 1
+            if not self._per_peer[connection.peer]:
+                del self._per_peer[connection.peer]
         if not self._open and self._context.terminated.is_set():
             self._empty.set()
 
-    async def _turn_away(self, stream: trio.SocketStream) -> None:
-        error = LimitReached(
-            f"{self._max_connections} connections are open and none of them is idle",
-            subject="http.max_connections",
-            hint="try again later, or raise the limit",
-        )
+    async def _turn_away(self, stream: trio.SocketStream, message: str, limit: str) -> None:
+        error = LimitReached(message, subject=limit, hint="try again later, or raise the limit")
         status, body = problem_body(error)
-        head = b"".join(b"%s: %s\r\n" % header for header in problem_headers(body))
+        headers = [*problem_headers(body), (b"retry-after", b"1")]
+        head = b"".join(b"%s: %s\r\n" % header for header in headers)
         answer = b"HTTP/1.1 %d Limit reached\r\n%s\r\n%s" % (status, head, body)
         with trio.move_on_after(_TURN_AWAY_SECONDS), contextlib.suppress(trio.BrokenResourceError):
             await stream.send_all(answer)
         stream.socket.close()
+
+
+def _peer_of(stream: trio.SocketStream) -> str:
+    """Who is at the other end, as limits count: a user, or an address."""
+    credentials = peer_credentials(stream.socket)
+    if credentials is not None:
+        return f"user {credentials.uid}"
+    try:
+        return f"address {stream.socket.getpeername()[0]}"
+    except OSError:
+        return "an address that is gone"
 
 
 def hypercorn_config(settings: HttpSettings) -> Config:
@@ -197,7 +222,7 @@ def hypercorn_config(settings: HttpSettings) -> Config:
     config.accesslog = None  # the application writes it, with the peer and the request id
     config.include_server_header = False
     config.include_date_header = True
-    config.h11_max_incomplete_size = MAX_HEAD_BYTES
+    config.h11_max_incomplete_size = size_bytes(settings.max_head)
     config.h11_pass_raw_headers = False
     config.keep_alive_max_requests = MAX_REQUESTS_PER_CONNECTION
     config.keep_alive_timeout = seconds(settings.keep_alive_timeout)
