@@ -17,13 +17,10 @@ import msgspec
 
 from platformd.core.errors import FieldError, InvalidInput, nearest
 from platformd.core.quantities import Duration, Size
+from platformd.core.settings_engines import EtcdSettings, NatsSettings, Section
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class DaemonSettings(_Section, frozen=True, kw_only=True):
+class DaemonSettings(Section, frozen=True, kw_only=True):
     """The process itself."""
 
     state_dir: str = ""
@@ -43,7 +40,7 @@ class DaemonSettings(_Section, frozen=True, kw_only=True):
     """This machine's name as a Node. Empty: the host name."""
 
 
-class HttpSettings(_Section, frozen=True, kw_only=True):
+class HttpSettings(Section, frozen=True, kw_only=True):
     """The control API."""
 
     listen: str = ""
@@ -85,7 +82,7 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     """How long the closing handshake of a WebSocket may take before the connection is cut off."""
 
 
-class AccessSettings(_Section, frozen=True, kw_only=True):
+class AccessSettings(Section, frozen=True, kw_only=True):
     """Who is who. What each role may do: ``platformd access matrix``. On the Unix sockets the daemon's own user, root
     and the daemon's group are admins; tokens come from ``platformd token create``."""
 
@@ -106,7 +103,7 @@ class AccessSettings(_Section, frozen=True, kw_only=True):
     """Wrong tokens of one address in a minute that are answered; more are told to wait: 429."""
 
 
-class StoreSettings(_Section, frozen=True, kw_only=True):
+class StoreSettings(Section, frozen=True, kw_only=True):
     """The coordination store."""
 
     engine: Literal["sqlite", "etcd"] = "sqlite"
@@ -135,7 +132,7 @@ class StoreSettings(_Section, frozen=True, kw_only=True):
     """At least this many of the newest revisions are kept."""
 
 
-class DoorSettings(_Section, frozen=True, kw_only=True):
+class DoorSettings(Section, frozen=True, kw_only=True):
     """The store's own socket, for programs that use it hard."""
 
     max_frame: Size = "16MiB"
@@ -148,48 +145,7 @@ class DoorSettings(_Section, frozen=True, kw_only=True):
     """Bytes of events that may be on their way to a watching client before it has taken them; then the watch waits."""
 
 
-class EtcdSettings(_Section, frozen=True, kw_only=True):
-    """The etcd cluster (3.4 or newer) that keeps the coordination store when its engine is ``etcd``."""
-
-    endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
-    """Client URLs of its members; more than one for fail-over. All ``http`` or all ``https``."""
-    prefix: str = ""
-    """Put in front of every key, so that several programs can share a cluster: ``platformd/``. Empty: none."""
-    ca_file: str = ""
-    """PEM file of the authority that signed the members' certificates. Empty: the system's authorities."""
-    cert_file: str = ""
-    """PEM file of our certificate, where the members ask for one."""
-    key_file: str = ""
-    """PEM file of the key of ``cert_file``."""
-    user: str = ""
-    """User name at the cluster, when its authentication is on."""
-    password_file: str = ""
-    """File with the user's password on its first line; read again at every login."""
-    request_timeout: Duration = "5s"
-    """How long a request may take, with all attempts at all members."""
-    connect_timeout: Duration = "2s"
-    """How long one attempt to connect to a member may take."""
-    keepalive_interval: Duration = "5s"
-    """How long a connection in use may be silent before the member is asked for a sign of life. Members
-    refuse to be asked more often than their ``--grpc-keepalive-min-time`` (5 s)."""
-    keepalive_timeout: Duration = "3s"
-    """How long that sign of life may take before the connection is given up."""
-    retry_delay: Duration = "50ms"
-    """The first wait before a member that failed is tried again; doubles up to ``retry_delay_max``."""
-    retry_delay_max: Duration = "2s"
-    """The longest wait before a member that failed is tried again."""
-    progress_interval: Duration = "5s"
-    """How often an idle watch asks how far it is, where the cluster's version answers that reliably (3.4.31,
-    3.5.13, 3.6); else it is told at the members' ``--experimental-watch-progress-notify-interval``."""
-    max_in_flight: int = 1024
-    """Requests on their way at once. Over it: callers wait."""
-    max_unsent: Size = "16MiB"
-    """Bytes of requests that wait for the network. Over it: callers wait."""
-    max_message: Size = "64MiB"
-    """The largest message that is taken from a member. Over it: refused; long lists are asked for in parts."""
-
-
-class QueueSettings(_Section, frozen=True, kw_only=True):
+class QueueSettings(Section, frozen=True, kw_only=True):
     """The data queues."""
 
     engine: Literal["native", "jetstream"] = "native"
@@ -244,58 +200,7 @@ class QueueSettings(_Section, frozen=True, kw_only=True):
     anybody may, on loopback addresses."""
 
 
-class NatsSettings(_Section, frozen=True, kw_only=True):
-    """The NATS (2.10 or newer, with JetStream) that keeps the streams when their engine is ``jetstream``."""
-
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
-    """Its servers; more than one for fail-over. ``tls://`` asks for TLS; a server may ask for it too."""
-    prefix: str = ""
-    """One token put in front of every subject (``north.alerts.ztf``) and every stream's name, so that several sites
-    can share an account. Empty: none. One daemon for each prefix."""
-    domain: str = ""
-    """The JetStream domain to use. Empty: the server's own."""
-    replicas: int = 1
-    """How many servers keep each stream: 1, 3 or 5."""
-    sync: Literal["interval", "always"] = "interval"
-    """What the servers' ``sync_interval`` says. With ``interval`` (their default, two minutes) an acknowledgement means
-    that the servers' operating systems have the record, and ``fsync`` is refused; with ``always`` it is on the disk."""
-    user: str = ""
-    """User name, where the servers know users."""
-    password_file: str = ""
-    """File with the user's password on its first line; read again at every login, as the other files are."""
-    token_file: str = ""
-    """File with a token on its first line."""
-    nkey_file: str = ""
-    """File with the seed of a user's nkey (``SU…``) on its first line."""
-    creds_file: str = ""
-    """File with a user's JWT and seed, as ``nsc`` writes them."""
-    ca_file: str = ""
-    """PEM file of the authority that signed the servers' certificates. Empty: the system's authorities."""
-    cert_file: str = ""
-    """PEM file of our certificate, where the servers ask for one."""
-    key_file: str = ""
-    """PEM file of the key of ``cert_file``."""
-    tls_first: bool = False
-    """Speak TLS from the first byte, for servers with ``handshake_first``."""
-    request_timeout: Duration = "5s"
-    """How long a request may take, reconnecting included."""
-    connect_timeout: Duration = "2s"
-    """How long one attempt to connect to a server may take."""
-    keepalive_interval: Duration = "5s"
-    """How long a connection may be silent before the server is asked for a sign of life."""
-    keepalive_timeout: Duration = "3s"
-    """How long that sign of life may take before the connection is given up."""
-    retry_delay: Duration = "50ms"
-    """The first wait before another attempt to connect; doubles up to ``retry_delay_max``."""
-    retry_delay_max: Duration = "2s"
-    """The longest wait before another attempt to connect."""
-    max_unsent: Size = "16MiB"
-    """Bytes that wait for the network. Over it: callers wait."""
-    status_interval: Duration = "1s"
-    """How often the state of all streams and consumers is asked for, beside what each operation tells."""
-
-
-class HistorySettings(_Section, frozen=True, kw_only=True):
+class HistorySettings(Section, frozen=True, kw_only=True):
     """Who changed which resource, when and why."""
 
     records: int = 20_000
@@ -306,7 +211,7 @@ class HistorySettings(_Section, frozen=True, kw_only=True):
     """How long a change is kept; 0 for ever."""
 
 
-class EventSettings(_Section, frozen=True, kw_only=True):
+class EventSettings(Section, frozen=True, kw_only=True):
     """What controllers tell of resources, such as a worker that was started again."""
 
     events: int = 5_000
@@ -317,14 +222,14 @@ class EventSettings(_Section, frozen=True, kw_only=True):
     """How long an event is kept after it happened last; 0 for ever."""
 
 
-class HealthSettings(_Section, frozen=True, kw_only=True):
+class HealthSettings(Section, frozen=True, kw_only=True):
     """The host collector."""
 
     collect_interval: Duration = "5s"
     """How often the machine is measured into its Node's status."""
 
 
-class PipelineSettings(_Section, frozen=True, kw_only=True):
+class PipelineSettings(Section, frozen=True, kw_only=True):
     """Event pipelines."""
 
     max_workers: int = 64
@@ -338,7 +243,7 @@ class PipelineSettings(_Section, frozen=True, kw_only=True):
     """How often counts and lags of stages are written to the status."""
 
 
-class Settings(_Section, frozen=True, kw_only=True):
+class Settings(Section, frozen=True, kw_only=True):
     """All settings, by section."""
 
     daemon: DaemonSettings = msgspec.field(default_factory=DaemonSettings)
@@ -390,7 +295,7 @@ def store_socket_for(control_socket: Path) -> Path:
     return control_socket.with_suffix(".store")
 
 
-SECTIONS: dict[str, type[_Section]] = {
+SECTIONS: dict[str, type[Section]] = {
     "daemon": DaemonSettings,
     "http": HttpSettings,
     "access": AccessSettings,

@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 from tests.support.ports import free_port
 
 READY_WITHIN = 20.0

@@ -11,6 +11,6 @@ it.
 
 from platformd.coordination.etcd.engine import EtcdStore
 from platformd.coordination.etcd.lifetime import open_etcd
-from platformd.core.settings import EtcdSettings
+from platformd.core.settings_engines import EtcdSettings
 
 __all__ = ["EtcdSettings", "EtcdStore", "open_etcd"]

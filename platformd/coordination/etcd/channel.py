@@ -30,7 +30,7 @@ from platformd.coordination.etcd.settings import Endpoint, read_password
 from platformd.coordination.etcd.stream import Lost, Oversize, Stream, TimedOut
 from platformd.core.errors import PlatformError, Unauthorized, Unavailable
 from platformd.core.quantities import seconds, size_bytes
-from platformd.core.settings import EtcdSettings
+from platformd.core.settings_engines import EtcdSettings
 
 _LOGINS = 3
 """How often a request that is refused for its token is sent again."""

@@ -8,7 +8,7 @@ import ssl
 import trio
 
 from platformd.coordination.etcd.settings import Endpoint
-from platformd.core.settings import EtcdSettings
+from platformd.core.settings_engines import EtcdSettings
 from platformd.core.tls import client_context
 
 _H2 = "h2"

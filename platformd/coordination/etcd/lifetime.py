@@ -21,7 +21,8 @@ from platformd.coordination.etcd.settings import parse_endpoints
 from platformd.coordination.etcd.watch import WatchHub
 from platformd.core.errors import Unavailable
 from platformd.core.quantities import seconds, size_bytes
-from platformd.core.settings import EtcdSettings, StoreSettings
+from platformd.core.settings import StoreSettings
+from platformd.core.settings_engines import EtcdSettings
 
 
 @contextlib.asynccontextmanager

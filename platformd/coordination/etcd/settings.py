@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from platformd.core.errors import FieldError, InvalidInput
-from platformd.core.settings import EtcdSettings
+from platformd.core.settings_engines import EtcdSettings
 
 
 class Endpoint(NamedTuple):

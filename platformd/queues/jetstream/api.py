@@ -9,7 +9,7 @@ import trio
 
 from platformd.core.errors import PlatformError, Unavailable
 from platformd.core.quantities import seconds
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.jetstream import errors, wire
 from platformd.queues.jetstream.client import Client
 from platformd.queues.jetstream.errors import ApiError

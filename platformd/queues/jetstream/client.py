@@ -22,7 +22,7 @@ import trio
 
 from platformd.core.errors import PlatformError, Unavailable
 from platformd.core.quantities import seconds, size_bytes
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.jetstream import wire
 from platformd.queues.jetstream.dial import (
     Admitted,

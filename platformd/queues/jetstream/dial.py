@@ -12,7 +12,7 @@ import trio
 
 from platformd import __version__
 from platformd.core.errors import FieldError, InvalidInput, Unauthorized, Unsupported
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.core.tls import client_context
 from platformd.queues.jetstream import wire
 from platformd.queues.jetstream.login import credentials

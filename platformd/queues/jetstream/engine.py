@@ -16,7 +16,8 @@ import trio
 
 from platformd.core.clock import Clock
 from platformd.core.errors import Conflict, InvalidInput, LimitReached, NotFound, PlatformError, Unavailable
-from platformd.core.settings import NatsSettings, QueueSettings
+from platformd.core.settings import QueueSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.model.subjects import patterns_overlap, subject_error
 from platformd.queues.checks import (
     check_pattern,

@@ -11,7 +11,7 @@ import trio
 
 from platformd.core.errors import NotFound, PlatformError
 from platformd.core.quantities import seconds
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.model.subjects import subject_matches
 from platformd.queues.checks import named, no_consumer, no_stream
 from platformd.queues.contract import ConsumerConfig, StreamConfig

@@ -11,7 +11,8 @@ from pathlib import Path
 import trio
 
 from platformd.core.clock import Clock
-from platformd.core.settings import NatsSettings, QueueSettings
+from platformd.core.settings import QueueSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.gateway import serve_gateway
 from platformd.queues.jetstream.client import Client
 from platformd.queues.jetstream.engine import JetStreamStreams

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 
 from platformd.core.errors import InvalidInput, Unsupported
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.checks import check_pattern, named, nanoseconds, whole
 from platformd.queues.contract import (
     MAX_BACKOFF_STEPS,

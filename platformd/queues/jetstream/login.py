@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from platformd.core.errors import InvalidInput, Unsupported
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 
 _JWT = re.compile(r"-+BEGIN NATS USER JWT-+\s+(\S+)\s+-+END NATS USER JWT-+")
 _SEED = re.compile(r"-+BEGIN USER NKEY SEED-+\s+(\S+)\s+-+END USER NKEY SEED-+")

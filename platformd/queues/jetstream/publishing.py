@@ -30,7 +30,8 @@ from platformd.core.errors import (
     TooLarge,
 )
 from platformd.core.quantities import size_bytes
-from platformd.core.settings import NatsSettings, QueueSettings
+from platformd.core.settings import QueueSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.checks import named, whole
 from platformd.queues.codec import encode_batch
 from platformd.queues.codec.frames import durability_code

@@ -16,7 +16,7 @@ from platformd.coordination.etcd.keyspace import Bounds, Keyspace
 from platformd.coordination.etcd.settings import Endpoint, parse_endpoints, read_password
 from platformd.coordination.etcd.wire import INT64_MAX, INT64_MIN, Malformed
 from platformd.core.errors import Forbidden, InvalidInput, OutcomeUnknown, StorageFull, TooLarge, Unavailable
-from platformd.core.settings import EtcdSettings
+from platformd.core.settings_engines import EtcdSettings
 
 INT64 = st.integers(INT64_MIN, INT64_MAX)
 

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from platformd.core.clock import SystemClock
-from platformd.core.settings import NatsSettings, QueueSettings
+from platformd.core.settings import QueueSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.jetstream import open_jetstream
 from tests.support.daemon import short_directory
 from tests.support.nats import binary, nats_server

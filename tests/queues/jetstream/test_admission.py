@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from platformd.core.clock import SystemClock
 from platformd.core.errors import Forbidden, InvalidInput, Unauthorized, Unavailable
-from platformd.core.settings import NatsSettings, QueueSettings
+from platformd.core.settings import QueueSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.contract import StreamConfig
 from platformd.queues.jetstream import open_jetstream
 from platformd.queues.jetstream.login import _checksum, credentials

@@ -15,7 +15,7 @@ from platformd.core.errors import (
     TooLarge,
     Unsupported,
 )
-from platformd.core.settings import NatsSettings
+from platformd.core.settings_engines import NatsSettings
 from platformd.queues.contract import DEAD_LETTER_HEADERS, ConsumerConfig, Record, StreamConfig
 from platformd.queues.jetstream import wire
 from platformd.queues.jetstream.client import Client
