@@ -458,6 +458,8 @@ int pd_erasures_apply(struct pd_log *log, const struct pd_erasures *erasures, pd
             return pd_fail(error, PD_LIMIT_REACHED, "no memory for what is erased of %.300s", log->directory);
         set_bits(log, from, to, &erased);
     }
+    for (size_t i = 0; i < erasures->gone_count; i++) /* else what is appended next would be taken for it */
+        beyond = beyond || erasures->gone[i].to > log->last_sequence;
     log->newest_time_ns = pd_max64(log->newest_time_ns, erasures->newest_time_ns);
     return beyond ? write_anew(log, error) : PD_OK;
 }

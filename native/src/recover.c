@@ -54,12 +54,12 @@ static int compare_names(const void *left, const void *right)
     return a->base != b->base ? (a->base > b->base) - (a->base < b->base) : a->packed - b->packed;
 }
 
-/* What the name ends with behind its 20 digits, or NULL. */
+/* What the name ends with behind its 20 digits, or NULL: it is none of a log's. */
 static const char *segment_name(const char *name, uint64_t *base)
 {
     unsigned long long value;
     int end = 0;
-    if (strlen(name) < 24 || sscanf(name, "%20llu%n", &value, &end) != 1 || end != 20)
+    if (strlen(name) < 24 || sscanf(name, "%20llu%n", &value, &end) != 1 || end != 20 || value == 0)
         return NULL;
     *base = value;
     return name + end;

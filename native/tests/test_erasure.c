@@ -214,6 +214,41 @@ static void gaps(void)
     free(model);
 }
 
+/* Somebody lost the files behind a gap: what is appended then gets the numbers of the gap, and is not taken for it. */
+static void files_that_are_lost_behind_a_gap(void)
+{
+    struct model *model = calloc(1, sizeof *model);
+    struct pd_log *log = &model->log;
+    uint64_t bases[5];
+    model->directory = fresh_directory(0);
+    open_model(model);
+    while (log->count < 5)
+        append(model, 10, true);
+    for (int i = 0; i < 5; i++)
+        bases[i] = log->segments[i]->base;
+    erase(model, bases[1], bases[3] - 1);
+    drop(model);
+    log->stale = true; /* the journal is written anew, and knows the gap alone */
+    CHECK_EQUAL(pd_log_erase_commit(log, NULL), PD_OK);
+    pd_log_close(log);
+    CHECK(unlink(segment_path(model->directory, bases[3])) == 0);
+    CHECK(unlink(segment_path(model->directory, bases[4])) == 0);
+    CHECK_EQUAL(pd_log_open(log, model->directory, &small_segments, NULL), PD_OK);
+    CHECK_EQUAL(log->last_sequence, bases[1] - 1);
+    while (log->count < 3)
+        CHECK_EQUAL(append_records(log, 10, true), PD_OK);
+    uint64_t last = log->last_sequence;
+    for (int round = 0; round < 2; round++) {
+        CHECK_EQUAL(log->last_sequence, last);
+        CHECK_EQUAL(log->kept, last);
+        CHECK_EQUAL(read_all(log, NULL), PD_OK);
+        pd_log_close(log);
+        CHECK_EQUAL(pd_log_open(log, model->directory, &small_segments, NULL), PD_OK);
+    }
+    pd_log_close(log);
+    free(model);
+}
+
 /* The journal is written anew when it has grown, and is then as short as what it says. */
 static void compaction(void)
 {
@@ -242,5 +277,6 @@ void test_erasure(void)
     a_torn_journal();
     a_journal_ahead_of_the_log();
     gaps();
+    files_that_are_lost_behind_a_gap();
     compaction();
 }
