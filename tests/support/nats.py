@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from platformd.core.settings_engines import NatsSettings
-from tests.support.ports import free_port
+from tests.support.ports import free_port, free_ports
 
 READY_WITHIN = 20.0
 """Seconds that a server may take to serve, on a machine that does other things too."""
@@ -75,6 +75,11 @@ class NatsServer:
 
     def start(self) -> bool:
         """Run, on what an earlier run left, until it serves; false if it ended instead."""
+        self.launch()
+        return self.wait_until_it_serves()
+
+    def launch(self) -> None:
+        """Run, on what an earlier run left."""
         with self.log.open("ab") as log:
             # The process dies with us, however we die; started from the main thread, whose life is ours.
             self.process = subprocess.Popen(
@@ -83,6 +88,10 @@ class NatsServer:
                 stderr=log,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509
             )
+
+    def wait_until_it_serves(self) -> bool:
+        """Wait until it serves; false if it ended instead. A member of a cluster serves when most others are there."""
+        assert self.process is not None
         deadline = time.monotonic() + READY_WITHIN
         while not self._serves():
             if self.process.poll() is not None:
@@ -145,6 +154,29 @@ def nats_server(config: str = "", *, jetstream: str = "sync_interval: always") -
     finally:
         if server is not None:
             server.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def nats_cluster(size: int) -> Iterator[list[NatsServer]]:
+    """The members of a cluster that serves, gone with their data afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="pd-nats"))
+    members: list[NatsServer] = []
+    ports = free_ports(size)
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    try:
+        for i, port in enumerate(ports):
+            (directory / str(i)).mkdir()
+            config = f"server_name: n{i}\ncluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}"
+            members.append(NatsServer(directory / str(i), config))
+        for member in members:
+            member.launch()
+        for member in members:
+            assert member.wait_until_it_serves(), member.log.read_text()
+        yield members
+    finally:
+        for member in members:
+            member.kill()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -40,6 +40,17 @@ information             what we do shows at once; what others do, within ``nats.
 ``live``, ``push``      there are none: NATS's own clients follow and feed subjects.
 ======================= ===============================================================================================
 
+Servers that were tried with the conformance suite and the tests beside this room:
+
+======= ===============================================================================================================
+2.15.1  all of it.
+2.11.11 all but that with ``discard: new`` a batch that has no room as a whole is stored as far as there is room.
+2.10.26 as 2.11; moreover a consumer that begins at a sequence that is not there yet begins with the record before it,
+        and acknowledging does not count as use for ``inactive_after``. Records are read one by one, as in a cluster.
+======= ===============================================================================================================
+
+Three servers of 2.15.1 with ``nats.replicas = 3``, one of them killed under load, are tried by ``test_cluster.py``.
+
 Streams and consumers that other programs made are left alone: ours have our configuration in their metadata. One daemon
 for each prefix: what is delivered is kept track of in its memory.
 """

@@ -6,7 +6,6 @@ replicas any of them would answer, also one that is behind; so the leader is ask
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,8 +119,6 @@ class Looker:
         stored = answer.message
         if stored is None:
             return []
-        message = wire.Msg(
-            stored.subject.encode(), b"", b"", base64.b64decode(stored.hdrs), base64.b64decode(stored.data)
-        )
+        message = wire.Msg(stored.subject.encode(), b"", b"", stored.hdrs, stored.data)
         token = AckToken(0, stored.seq, 0, nanoseconds(stored.time), 0)
         return [delivery(message, token, self._names.our_subject(stored.subject))]

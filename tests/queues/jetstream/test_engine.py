@@ -17,7 +17,7 @@ from platformd.core.errors import (
 )
 from platformd.core.settings_engines import NatsSettings
 from platformd.queues.contract import DEAD_LETTER_HEADERS, ConsumerConfig, Record, StreamConfig
-from platformd.queues.jetstream import wire
+from platformd.queues.jetstream import reading, wire
 from platformd.queues.jetstream.client import Client
 from tests.conformance.streams_engines import acks, payloads, records
 
@@ -187,6 +187,18 @@ async def test_interest_keeps_what_somebody_waits_for(streams):
         await eventually(lambda left=left: streams.stream("i").messages == left)
     with pytest.raises(Unsupported, match="interest"):
         await streams.seek("i", "a", "all")
+
+
+async def test_records_are_read_one_by_one_where_many_cannot_be(streams, monkeypatch):
+    """As from servers before 2.11, and from the leader in a cluster: payloads, headers and all, whatever bytes."""
+    monkeypatch.setattr(reading, "MANY_AT_ONCE", (99, 0))
+    everything = bytes(range(256))
+    written = Record(subject="a.b", payload=everything, msg_id="1", headers={"k": "v"}, time_ns=7)
+    await streams.publish([written, Record(subject="a.c", payload=b""), Record(subject="a.b", payload=b"no base64")])
+    first, second = await streams.read("s", subject="a.b")
+    assert (first.payload, first.msg_id, first.headers, first.time_ns) == (everything, "1", {"k": "v"}, 7)
+    assert (second.payload, second.sequence) == (b"no base64", 3)
+    assert len(await streams.read("s")) == 3
 
 
 async def test_limits_of_a_subject(streams):
