@@ -28,9 +28,10 @@ from platformd.api.app import create_app
 from platformd.api.context import ApiContext
 from platformd.api.door import serve_door
 from platformd.api.server import serve
-from platformd.conductor import Conductor, ownership
+from platformd.conductor import Conductor, ownership, quotas
 from platformd.conductor import schemas as schema_controller
 from platformd.conductor import streams as stream_controller
+from platformd.conductor.events import event_bounds
 from platformd.conductor.history import history_bounds
 from platformd.conductor.retention import keep_bounded
 from platformd.conductor.schemas import SchemaRules
@@ -49,7 +50,9 @@ from platformd.core.statedir import hold_state_dir
 from platformd.core.systemd import Notifier
 from platformd.health import controller as health
 from platformd.health.host import HostCollector
+from platformd.model.kind import Check
 from platformd.model.kinds import KINDS
+from platformd.model.quota import QUOTA
 from platformd.model.resource import AnyResource, Resource
 from platformd.model.service import ENDPOINT, SERVICE, EndpointSpec, EndpointStatus, ServiceSpec, ServiceStatus
 from platformd.pipelines import controller as pipelines
@@ -98,8 +101,9 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
             _checkers() as checkers,
             open_gate(settings.access, store, clock) as gate,
         ):
-            conductor = Conductor(store, clock, uuid7(clock), KINDS, admission={"Pipeline": (check_expressions,)})
+            conductor = Conductor(store, clock, uuid7(clock), KINDS, admission=_admission())
             SchemaRules(conductor, checkers).stand_guard()
+            quotas.Quotas(conductor).stand_guard()
             platform = Platform(
                 settings=settings,
                 clock=clock,
@@ -111,13 +115,21 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
             )
             async with _ring() as controllers:
                 await controllers.start(partial(keep_bounded, store, clock, history_bounds(settings.history)))
+                await controllers.start(partial(keep_bounded, store, clock, event_bounds(settings.events)))
+                await controllers.start(conductor.events.run)
                 await controllers.start(partial(ownership.run, conductor))
+                await controllers.start(partial(quotas.run, conductor))
                 await controllers.start(partial(log_advisories, streams))
                 await controllers.start(partial(schema_controller.run, conductor))
                 await controllers.start(partial(stream_controller.run, conductor, streams))
                 async with _ring() as services:
                     await _start_services(services, platform)
                     yield platform
+
+
+def _admission() -> dict[str, tuple[Check, ...]]:
+    """Rules over specs that the model cannot know: they take a compiler, or all kinds."""
+    return {"Pipeline": (check_expressions,), QUOTA.name: (quotas.check_kinds(KINDS),)}
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from platformd.api.openapi import Answer, operation
 from platformd.api.openapi.shapes import DaemonStatus, OfferedServices, Root
 from platformd.api.replies import Query, reply
 from platformd.api.watch import Watches
+from platformd.conductor.reconcile import loads
 from platformd.core.clock import rfc3339
 from platformd.model.kind import Kind
 from platformd.model.node import NODE
@@ -128,6 +129,7 @@ class Component:
             nodes=await self._all(NODE),
             watchers=self._watches.open,
             loop_lag_seconds=await loop_lag(),
+            controllers=loads(self._context.conductor),
             sockets=self._context.socket_statistics() if self._context.socket_statistics else None,
         )
         # Thousands of series take tens of milliseconds: not on the loop.

@@ -1,9 +1,10 @@
-"""What happened to resources: who changed what, when and why."""
+"""What happened to resources: who changed what, when and why; and what controllers make of them."""
 
 from __future__ import annotations
 
 from typing import Final
 
+import msgspec
 from quart import Response
 from quart_trio import QuartTrio
 
@@ -14,6 +15,7 @@ from platformd.api.openapi.parameters import CURSOR, limit
 from platformd.api.places import find_plural, tenant_or_all
 from platformd.api.replies import Query, reply
 from platformd.conductor.history import Records
+from platformd.conductor.reconcile import Looked, looks
 from platformd.core.errors import NotFound
 from platformd.model.resource import DEFAULT_TENANT
 
@@ -21,6 +23,13 @@ DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
 """How many records a page has: when nobody says, and at most."""
 LIMIT: Final = limit(DEFAULT_PAGE, MAX_PAGE)
+
+
+class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
+    """How the controllers stand to a resource."""
+
+    items: tuple[Looked, ...]
+    """One for each controller that knows it; none on a daemon that does not lead."""
 
 
 class Histories:
@@ -35,6 +44,8 @@ class Histories:
             app.add_url_rule(f"{prefix}/history", f"{whose}recent", self.recent, methods=["GET"])
             one = f"{prefix}/<kind:plural>/<name>/history"
             app.add_url_rule(one, f"{whose}history", self.history, methods=["GET"])
+            looks = f"{prefix}/<kind:plural>/<name>/reconcile"
+            app.add_url_rule(looks, f"{whose}reconcile", self.reconcile, methods=["GET"])
 
     @needs("resources.read")
     @operation(
@@ -83,3 +94,16 @@ class Histories:
             cursor=query.text("cursor") or None,
         )
         return reply(page)
+
+    @needs("resources.read")
+    @operation(
+        "get{Kind}Reconciliation",
+        "{Kinds}",
+        answers={200: Answer("How each controller stands to it.", Reconciliation)},
+        problems=(NotFound,),
+    )
+    async def reconcile(self, plural: str, name: str, tenant: str = DEFAULT_TENANT) -> Response:
+        """GET /v1/PLURAL/NAME/reconcile: which controllers look at it, whether they fail, and when they look again."""
+        Query()
+        found = await self._conductor.get(find_plural(self._conductor.kinds, plural), name, tenant)
+        return reply(Reconciliation(items=looks(self._conductor, found)))

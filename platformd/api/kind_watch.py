@@ -19,11 +19,17 @@ def followed_kinds(conductor: Conductor, kinds: Sequence[Kind], tenant: str, que
     Raises:
         InvalidInput: ``after``, ``Last-Event-ID`` or ``label`` or ``field`` cannot be read.
     """
-    labels, fields = query.text("label"), query.text("field")
+    labels, fields = query.text("label"), asked_fields(kinds[0], query)
     selection = None
     if labels or fields:
         selection = Selection(parse_selector(labels), parse_field_selector(kinds[0], fields) if fields else None)
     return FollowedKinds(conductor, kinds, tenant_or_all(tenant), start_after(query), selection)
+
+
+def asked_fields(kind: Kind, query: Query) -> str:
+    """The field selector that a query asks for: its own, and the kind's filters."""
+    terms = [f"{path}={text}" for name, path in kind.filters.items() if (text := query.text(name))]
+    return ",".join([*([query.text("field")] if query.text("field") else []), *terms])
 
 
 class FollowedKinds(Followed):

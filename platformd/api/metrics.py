@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from platformd.conductor.reconcile import Load
 from platformd.coordination.contract import StoreStatus
 from platformd.model.resource import AnyResource
 from platformd.queues.contract import ConsumerInfo, StreamInfo
@@ -84,6 +85,7 @@ class Snapshot:
     watchers: int
     loop_lag_seconds: float
     sockets: SocketStatistics | None = None
+    controllers: tuple[Load, ...] = ()
 
 
 def render(snapshot: Snapshot, http: HttpMetrics) -> bytes:
@@ -105,6 +107,7 @@ class _SnapshotCollector(Collector):
         yield from _consumers(snapshot.consumers)
         if snapshot.sockets is not None:
             yield from _sockets(snapshot.sockets)
+        yield from _controllers(snapshot.controllers)
         yield from _pipelines(snapshot.pipelines)
         yield from _nodes(snapshot.nodes)
 
@@ -187,6 +190,19 @@ def _sockets(sockets: SocketStatistics) -> Iterator[Metric]:
     what = "Subscribers that went, as they had asked, rather than miss a record."
     yield _counter("live_disconnected", what, (), [((), sockets.live_disconnected)])
     yield _gauge("live_waiting", "Connections that wait rather than miss a record.", (), [((), sockets.live_waiting)])
+
+
+def _controllers(controllers: tuple[Load, ...]) -> Iterator[Metric]:
+    def rows(field: str) -> list[Row]:
+        return [((load.controller,), getattr(load, field)) for load in controllers]
+
+    labels = ("controller",)
+    yield _gauge("controller_objects", "Objects that the controller knows.", labels, rows("objects"))
+    yield _gauge("controller_queue_depth", "Objects that wait to be looked at now.", labels, rows("due"))
+    yield _gauge("controller_working", "Objects that are looked at.", labels, rows("working"))
+    yield _gauge("controller_failing", "Objects whose last look failed.", labels, rows("failing"))
+    what = "How long ago the object was looked at with success that waits longest for it."
+    yield _gauge("controller_oldest_success_seconds", what, labels, rows("oldest_success_seconds"))
 
 
 def _pipelines(pipelines: tuple[AnyResource, ...]) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from platformd.api import longpoll, problems
 from platformd.api.access import check_steps, check_subjects, needs
 from platformd.api.asked import asked
 from platformd.api.context import ApiContext
-from platformd.api.kind_watch import followed_kinds
+from platformd.api.kind_watch import asked_fields, followed_kinds
 from platformd.api.openapi import Answer, Body, Of, Parameter, operation
 from platformd.api.openapi.parameters import (
     AFTER,
@@ -144,7 +144,7 @@ class Resources:
     async def follow(self, plural: str, tenant: str = DEFAULT_TENANT) -> None:
         """WebSocket /v1/PLURAL?watch: the changes of one kind."""
         kind = self._kind(plural)
-        await serve_socket(self._watches, self._followed(kind, tenant, check_watch(Query(*WATCHED))))
+        await serve_socket(self._watches, self._followed(kind, tenant, check_watch(Query(*WATCHED, *kind.filters))))
 
     def _followed(self, kind: Kind, tenant: str, query: Query) -> Followed:
         return followed_kinds(self._conductor, [kind], tenant, query)
@@ -166,16 +166,16 @@ class Resources:
     async def list(self, plural: str, tenant: str = DEFAULT_TENANT) -> Response:
         """GET /v1/PLURAL: a page of the resources, or with ``?watch`` their changes."""
         kind = self._kind(plural)
-        if "watch" in request.args and Query(*WATCHED, *LISTED).flag("watch"):
-            query = Query(*WATCHED)
+        if "watch" in request.args and Query(*WATCHED, *LISTED, *kind.filters).flag("watch"):
+            query = Query(*WATCHED, *kind.filters)
             return events_response(self._watches, self._followed(kind, tenant, query))
-        query = Query("label", "field", "watch", *longpoll.PARAMETERS, *LISTED)
+        query = Query("label", "field", "watch", *longpoll.PARAMETERS, *LISTED, *kind.filters)
         await longpoll.wait_for_change(self._watches, self._conductor, kind, tenant_or_all(tenant), query)
         page = await self._conductor.list(
             kind,
             tenant_or_all(tenant),
             selector=query.text("label"),
-            fields=query.text("field"),
+            fields=asked_fields(kind, query),
             sort=query.text("sort"),
             limit=query.number("limit", DEFAULT_PAGE, 1, MAX_PAGE),
             cursor=query.text("cursor") or None,

@@ -20,6 +20,7 @@ import msgspec
 from platformd.conductor import documents, history
 from platformd.conductor.actions import Actions
 from platformd.conductor.differences import differences
+from platformd.conductor.events import Events
 from platformd.conductor.facts import Applied, ChangeBatch, Dependent, Outcome, Page
 from platformd.conductor.history import Records, told
 from platformd.conductor.intentions import Decision, Intention, Wishes
@@ -81,6 +82,10 @@ class Conductor:
         """For rules: the marks of collections."""
         self.actions = Actions(self.get)
         """What resources can be told to do; the rooms register here."""
+        self.controllers: dict[str, Any] = {}
+        """The queues of those that run, by name: see ``reconcile.looks``."""
+        self.events = Events(self.writer, new_id)
+        """Where controllers tell what happened to resources."""
         self._wishes = Wishes(new_id, self.writer.now, self.decode, self._with_owner)
 
     def guard(self, kind: Kind, guard: Guard, reads: Sequence[Kind] = ()) -> None:
@@ -428,6 +433,8 @@ class Conductor:
             seen = Seen(resource=current, base=current.revision)
             revision = await self.writer.commit([Step(kind=kind, seen=seen, what="status", wanted=wanted)])
             if revision is not None:
+                if not same_state:
+                    self.events.tell_state(current, status)
                 return msgspec.structs.replace(wanted, revision=revision)
         raise contended(subject_of(resource))
 

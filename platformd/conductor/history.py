@@ -45,7 +45,7 @@ def history_bounds(settings: HistorySettings) -> Bounds:
     """What ``retention`` keeps of history."""
     return Bounds(
         prefix=HISTORY,
-        depth=3,
+        object_of=lambda key: key.rpartition(b"/")[0],
         per_object=settings.records_per_object,
         overall=settings.records,
         max_age=seconds(settings.max_age),

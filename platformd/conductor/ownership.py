@@ -20,7 +20,7 @@ from platformd.model.resource import AnyResource
 async def run(conductor: Conductor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Never:
     """Watch all kinds. Started when every kind is watched."""
     async with trio.open_nursery() as nursery:
-        for kind in conductor.kinds:
+        for kind in [kind for kind in conductor.kinds if kind.recorded]:
             await nursery.start(_run_kind, conductor, kind)
         task_status.started()
     raise AssertionError("unreachable")
@@ -45,7 +45,8 @@ async def _run_kind(conductor: Conductor, kind: Kind, *, task_status: trio.TaskS
         return list(owned.pop(place, ()) if change.type == "deleted" else owned.get(place, ()))
 
     others = {other.name: belongings for other in conductor.kinds if other.name != kind.name}
-    await run_controller(conductor, kind, collect, related=others, task_status=task_status)
+    name = f"owners-of-{kind.plural}"
+    await run_controller(conductor, kind, collect, related=others, name=name, task_status=task_status)
 
 
 async def _is_there(conductor: Conductor, kind_name: str, name: str, tenant: str, uid: str) -> bool:

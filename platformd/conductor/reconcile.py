@@ -15,8 +15,9 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Never
+from typing import Literal, NamedTuple, Never
 
+import msgspec
 import trio
 
 from platformd.conductor.actor import set_acting
@@ -61,6 +62,7 @@ async def run_controller(
     *,
     related: Mapping[str, Related] | None = None,
     jitter: Callable[[], float] = random.random,
+    name: str = "",
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> Never:
     """Keep ``reconcile`` called for every object of ``kind`` that may need it.
@@ -71,9 +73,13 @@ async def run_controller(
         reconcile: see ``Reconcile``.
         related: by kind name: changes of other kinds that concern objects of this one.
         jitter: a number in [0, 1), so that failures do not come back all at once.
+        name: the controller's, as it stands in history, events and metrics; the kind's plural if none is given.
         task_status: started when the first listing is in the queue.
     """
     queue = _Queue(jitter)
+    name = name or kind.plural
+    conductor.controllers[name] = queue
+    set_acting(f"controller:{name}")
     watched = [kind, *(k for k in conductor.kinds if related and k.name in related)]
     news = _News()
     async with trio.open_nursery() as nursery:
@@ -105,6 +111,18 @@ def _keys(kind: Kind, related: Mapping[str, Related], change: Change) -> Sequenc
     return related[change.resource.kind](change)
 
 
+def looks(conductor: Conductor, resource: AnyResource) -> tuple[Looked, ...]:
+    """How each controller stands to ``resource``."""
+    key = key_of_resource(resource)
+    found = [queue.looked(name, key) for name, queue in conductor.controllers.items()]
+    return tuple(looked for looked in found if looked is not None)
+
+
+def loads(conductor: Conductor) -> tuple[Load, ...]:
+    """How each controller is."""
+    return tuple(queue.load(name) for name, queue in conductor.controllers.items())
+
+
 class _News:
     """Tells changes that may need work from those that a controller's own reports make.
 
@@ -131,8 +149,7 @@ class _News:
 async def _work(conductor: Conductor, kind: Kind, reconcile: Reconcile, queue: _Queue) -> None:
     while True:
         key = await queue.take()
-        again: float | None = RESYNC
-        set_acting(f"controller:{kind.plural}")
+        resource: AnyResource | None = None
         try:
             resource = await conductor.get(kind, key.name, key.tenant)
             again = await reconcile(resource)
@@ -145,6 +162,42 @@ async def _work(conductor: Conductor, kind: Kind, reconcile: Reconcile, queue: _
                 queue.failed(key, error)
         except PlatformError as error:
             queue.failed(key, error)
+            if resource is not None:
+                conductor.events.tell(resource, "ReconcileFailed", str(error), warning=True)
+
+
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """How a controller stands to one object."""
+
+    controller: str
+    """Its name."""
+    state: Literal["waiting", "working", "failing"]
+    """Whether it looks at it now, or the last look failed."""
+    seconds_since_success: float | None = None
+    """How long ago a look succeeded; ``null`` when none has since the daemon started."""
+    next_try_seconds: float | None = None
+    """When it is looked at again, if nothing changes before; ``null`` while it is worked on."""
+    failures: int = 0
+    """Looks that failed since the last one that succeeded."""
+    last_error: str = ""
+    """What the last one that failed said."""
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """How a controller is."""
+
+    controller: str
+    """Its name."""
+    objects: int
+    """How many it knows."""
+    due: int
+    """How many wait to be looked at now."""
+    working: int
+    """How many are looked at."""
+    failing: int
+    """How many failed at the last look."""
+    oldest_success_seconds: float = 0.0
+    """How long ago the one was looked at with success that waits longest for it."""
 
 
 class _Queue:
@@ -158,7 +211,37 @@ class _Queue:
         self._working: set[Key] = set()
         self._dirty: set[Key] = set()
         self._failures: dict[Key, int] = {}
+        self._succeeded: dict[Key, float] = {}
+        """When each object was last looked at with success."""
+        self._errors: dict[Key, str] = {}
         self._idle = trio.lowlevel.ParkingLot()
+
+    def looked(self, name: str, key: Key) -> Looked | None:
+        """How it stands to an object; ``None`` if it knows none of that key."""
+        if key not in self._due and key not in self._working:
+            return None
+        now = trio.current_time()
+        failures, succeeded, due = self._failures.get(key, 0), self._succeeded.get(key), self._due.get(key)
+        return Looked(
+            controller=name,
+            state="working" if key in self._working else "failing" if failures else "waiting",
+            seconds_since_success=None if succeeded is None else round(now - succeeded, 3),
+            next_try_seconds=None if due is None else round(max(0.0, due - now), 3),
+            failures=failures,
+            last_error=self._errors.get(key, ""),
+        )
+
+    def load(self, name: str) -> Load:
+        """How it is."""
+        now = trio.current_time()
+        return Load(
+            controller=name,
+            objects=len(self._due.keys() | self._working),
+            due=sum(when <= now for when in self._due.values()),
+            working=len(self._working),
+            failing=len(self._failures),
+            oldest_success_seconds=round(now - min(self._succeeded.values(), default=now), 3),
+        )
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Look at ``key`` after ``delay`` seconds; sooner wins. While it is worked on: right after."""
@@ -198,18 +281,22 @@ class _Queue:
     def succeeded(self, key: Key, again: float) -> None:
         """Done for now; look again after ``again`` seconds."""
         self._failures.pop(key, None)
+        self._errors.pop(key, None)
+        self._succeeded[key] = trio.current_time()
         self._release(key, again)
 
     def failed(self, key: Key, error: PlatformError) -> None:
         """Not done; back off."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** min(count - 1, 16)) * (1 + 0.2 * self._jitter())
+        self._errors[key] = str(error)
         log.warning("%s/%s: try %d failed, next in %.1f s: %s", key.kind.lower(), key.name, count, delay, error)
         self._release(key, delay, dirty_counts=False)
 
     def forget(self, key: Key) -> None:
         """The object is gone."""
-        self._failures.pop(key, None)
+        for facts in (self._failures, self._errors, self._succeeded):
+            facts.pop(key, None)
         self._working.discard(key)
         if key in self._dirty:
             self._dirty.discard(key)

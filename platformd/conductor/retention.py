@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Never
 
@@ -27,8 +27,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept below a prefix."""
 
     prefix: bytes
-    depth: int
-    """How many parts of a key after the prefix name the object that it is of."""
+    object_of: Callable[[bytes], bytes]
+    """The object that a key is of."""
     per_object: int
     """Keys of one object."""
     overall: int
@@ -53,25 +53,21 @@ class Ages:
         """A key was written."""
         self.drop(key)
         self._all[key] = (revision, at)
-        self._of.setdefault(self._object(key), OrderedDict())[key] = None
+        self._of.setdefault(self._bounds.object_of(key), OrderedDict())[key] = None
 
     def drop(self, key: bytes) -> None:
         """A key is gone."""
         if self._all.pop(key, None) is None:
             return
-        mine = self._of[self._object(key)]
+        mine = self._of[self._bounds.object_of(key)]
         del mine[key]
         if not mine:
-            del self._of[self._object(key)]
+            del self._of[self._bounds.object_of(key)]
 
     def clear(self) -> None:
         """Nothing is known any more."""
         self._all.clear()
         self._of.clear()
-
-    def _object(self, key: bytes) -> bytes:
-        parts = key[len(self._bounds.prefix) :].split(b"/", self._bounds.depth)
-        return b"/".join(parts[: self._bounds.depth])
 
     def due(self, now: float) -> list[tuple[bytes, int]]:
         """Keys that are to go, with the revisions that they were seen at."""

@@ -88,6 +88,8 @@ class Kind:
     """The controller that must clean up before a deleted object goes; set on creation."""
     aliases: tuple[str, ...] = ()
     """Short names for the command line."""
+    filters: Mapping[str, str] = field(default_factory=dict)
+    """Parameters of its listings and watches that select by a field: the name, and the field's path."""
     recorded: bool = True
     """Whether its changes are kept in history and its resources count against quotas; not those that the platform makes
     by itself, in numbers."""

@@ -264,7 +264,11 @@ class _Controller:
             if worker.report.trying:
                 await _blame(running, worker, died_of)
         try:
-            await self.reconcile(await self._conductor.get(PIPELINE, name, tenant))
+            resource = await self._conductor.get(PIPELINE, name, tenant)
+            if died_of:
+                told = f"a worker of stage {worker.stage} ended: {died_of}"
+                self._conductor.events.tell(resource, "WorkerEnded", told, warning=True)
+            await self.reconcile(resource)
         except PlatformError as error:
             log.debug("pipeline/%s: the next look will tell: %s", name, error)
 

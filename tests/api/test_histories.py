@@ -7,6 +7,8 @@ import pwd
 
 import pytest
 
+from platformd.model.service import SERVICE
+from tests.api.conftest import Served
 from tests.api.wire import Client
 
 
@@ -77,3 +79,28 @@ async def test_a_dash_stands_for_all_tenants(client: Client) -> None:
     assert len((await client.request("GET", "/v1/tenants/-/history")).json["items"]) == 2
     assert (await client.request("PUT", "/v1/tenants/-/services/c", {"spec": {}})).status == 422
     assert (await client.request("GET", "/v1/tenants/-/services/a")).status == 404
+
+
+async def test_events_are_found_by_what_they_are_about(served: Served, client: Client) -> None:
+    """``kind`` and ``name`` select them, in listings and in watches, and no other kind has these parameters."""
+    conductor = served.context.conductor
+    await apply(client, "dome")
+    await apply(client, "other")
+    for name in ("dome", "other"):
+        conductor.events.tell(await conductor.get(SERVICE, name), "Moved", "to the north")
+    await conductor.events.write()
+    assert (await client.request("GET", "/v1/services?kind=x")).status == 400
+    listed = (await client.request("GET", "/v1/events?kind=Service&name=dome")).json["items"]
+    assert [(e["spec"]["about"]["name"], e["spec"]["reason"]) for e in listed] == [("dome", "Moved")]
+    async for event in client.events("/v1/events?watch&name=other"):
+        if event.event == "added":
+            assert event.data is not None
+            assert event.data["spec"]["about"]["name"] == "other"
+            break
+
+
+async def test_how_controllers_stand_to_a_resource(client: Client) -> None:
+    """Nothing looks where no controller runs; what is not there is not found."""
+    await apply(client, "dome")
+    assert (await client.request("GET", "/v1/services/dome/reconcile")).json == {"items": []}
+    assert (await client.request("GET", "/v1/services/none/reconcile")).status == 404

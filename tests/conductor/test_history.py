@@ -118,7 +118,7 @@ async def test_bounds_hold_while_changes_come(conductor: Conductor, store: Store
 
 def test_the_oldest_goes_first() -> None:
     """By age, by object, and over all; a key that is written again is young again."""
-    ages = Ages(Bounds(prefix=b"/h/", depth=1, per_object=3, overall=4, max_age=10.0))
+    ages = Ages(Bounds(prefix=b"/h/", object_of=lambda key: key[:4], per_object=3, overall=4, max_age=10.0))
     for i, key in enumerate([b"/h/a/1", b"/h/a/2", b"/h/b/1", b"/h/c/1"]):
         ages.put(key, i, float(i))
     assert ages.due(4.0) == []

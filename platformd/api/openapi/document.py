@@ -162,6 +162,11 @@ class _Document:
         variables = [name for name in _VARIABLE.findall(rule.rule) if name != "plural"]
         made["parameters"] = [self._variable(name, declared) for name in variables]
         made["parameters"] += [self._parameter(parameter, kind) for parameter in declared.parameters]
+        if kind is not None and any(answer.schema is Of.PAGE for answer in declared.answers.values()):
+            made["parameters"] += [
+                self._parameter(Parameter(name=name, description=f"Only those whose `{path}` is this."), kind)
+                for name, path in kind.filters.items()
+            ]
         if declared.body is not None:
             made["requestBody"] = self._body(declared.body, kind)
         made["responses"] = self._responses(declared, kind)
