@@ -159,7 +159,7 @@ void pd_consumer_skip_to(struct pd_consumer *consumer, const struct pd_log *log,
                          struct pd_selection *scratch);
 
 /* Whether the consumer has no use for the record any more: it was acknowledged, given up or passed over. */
-bool pd_consumer_is_done(const struct pd_consumer *consumer, uint64_t sequence);
+bool pd_consumer_is_done(struct pd_consumer *consumer, uint64_t sequence);
 
 /* Records are about to be erased: from `from` to `to`, or one whose subject is known. */
 void pd_consumer_forget(struct pd_consumer *consumer, const struct pd_log *log, uint64_t from, uint64_t to,

@@ -65,7 +65,7 @@ void pd_consumer_forget_erased(struct pd_consumer *consumer, const struct pd_log
     }
 }
 
-bool pd_consumer_is_done(const struct pd_consumer *consumer, uint64_t sequence)
+bool pd_consumer_is_done(struct pd_consumer *consumer, uint64_t sequence)
 {
     const struct pd_picks *ahead = &consumer->ahead;
     size_t low = ahead->at;

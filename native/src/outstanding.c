@@ -16,10 +16,13 @@ void pd_outstanding_fini(struct pd_outstanding *out)
     *out = (struct pd_outstanding){0};
 }
 
-struct pd_out *pd_outstanding_find(const struct pd_outstanding *out, uint64_t sequence)
+struct pd_out *pd_outstanding_find(struct pd_outstanding *out, uint64_t sequence)
 {
     size_t low = out->start;
     size_t high = out->end;
+    bool guessed = out->guess >= low && out->guess < high && out->entries[out->guess].sequence == sequence;
+    if (guessed)
+        low = high = out->guess;
     while (low < high) {
         size_t middle = (low + high) / 2;
         if (out->entries[middle].sequence < sequence)
@@ -29,6 +32,7 @@ struct pd_out *pd_outstanding_find(const struct pd_outstanding *out, uint64_t se
     }
     if (low == out->end || out->entries[low].sequence != sequence || out->entries[low].state == PD_OUT_GONE)
         return NULL;
+    out->guess = low + 1;
     return &out->entries[low];
 }
 

@@ -26,6 +26,7 @@ struct pd_outstanding {
     size_t end;
     uint32_t live;
     uint32_t ready;
+    size_t guess;   /* behind the entry that was found last: what is asked for in order is there */
     bool notes;     /* what is removed is noted in `done`, for the stream to look at */
     bool done_lost; /* there was no memory for some of it */
     uint64_t *done;
@@ -36,7 +37,7 @@ struct pd_outstanding {
 void pd_outstanding_fini(struct pd_outstanding *out);
 
 /* The entry of a sequence unless it is gone or unknown; valid until the next push. */
-struct pd_out *pd_outstanding_find(const struct pd_outstanding *out, uint64_t sequence);
+struct pd_out *pd_outstanding_find(struct pd_outstanding *out, uint64_t sequence);
 
 /* Add one behind all others, which must have lower sequences. NULL when there is no memory. */
 struct pd_out *pd_outstanding_push(struct pd_outstanding *out, uint64_t sequence, enum pd_out_state state);

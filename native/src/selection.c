@@ -44,6 +44,7 @@ void pd_selection_begin(struct pd_selection *selection, uint32_t max_records, ui
         memset(selection->slots, 0, selection->slot_count * sizeof *selection->slots);
     selection->subject_count = 0;
     selection->subject_bytes = 0;
+    selection->last_subject = NULL;
     selection->table_sequence = 0;
 }
 
@@ -112,6 +113,10 @@ static bool grow_slots(struct pd_selection *selection)
 /* The place of the subject in the block's table. */
 static bool intern(struct pd_selection *selection, const struct pd_span *subject, uint32_t *place)
 {
+    if (subject->data == selection->last_subject) { /* mostly the one before it in the same batch has it too */
+        *place = selection->last_place;
+        return true;
+    }
     if ((selection->subject_count + 1) * 2 > selection->slot_count && !grow_slots(selection))
         return false;
     uint32_t *slot = find_slot(selection, subject);
@@ -124,6 +129,8 @@ static bool intern(struct pd_selection *selection, const struct pd_span *subject
         *slot = (uint32_t)selection->subject_count;
     }
     *place = *slot - 1;
+    selection->last_subject = subject->data;
+    selection->last_place = *place;
     return true;
 }
 

@@ -28,6 +28,8 @@ struct pd_selection {
     size_t subject_count;
     size_t subject_capacity;
     uint64_t subject_bytes;
+    const uint8_t *last_subject; /* of the record that was added last, where its batch has it; its place below */
+    uint32_t last_place;
     uint32_t *slots; /* hash of the subjects: place + 1 */
     size_t slot_count;
     struct pd_span *table; /* the subjects of the batch that is read */

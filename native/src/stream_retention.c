@@ -65,7 +65,7 @@ int pd_stream_check_work_queue(const struct pd_stream *stream, const char *name,
     if (stream->config.retention != PD_RETENTION_WORK_QUEUE)
         return PD_OK;
     for (size_t i = 0; i < stream->consumer_count; i++) {
-        const struct pd_consumer *other = stream->consumers[i];
+        struct pd_consumer *other = stream->consumers[i];
         if (strcmp(other->name, name) != 0 &&
             pd_patterns_overlap(filter, strlen(filter), other->filter, other->filter_length))
             return pd_fail(error, PD_EXISTS,
@@ -95,7 +95,7 @@ static bool others_want(struct pd_stream *stream, const struct pd_consumer *cons
 {
     bool read = false;
     for (size_t i = 0; i < stream->consumer_count; i++) {
-        const struct pd_consumer *other = stream->consumers[i];
+        struct pd_consumer *other = stream->consumers[i];
         if (other == consumer || pd_consumer_is_done(other, sequence))
             continue;
         if (other->filter_length == 1 && other->filter[0] == '>')
