@@ -100,7 +100,7 @@ int pd_stream_alloc(pd_engine *engine, const char *name, const pd_stream_config 
                                        : pd_fail(error, PD_INVALID, "the path of stream %s is too long", name);
     if (rc == PD_OK) {
         stream->visible_sequence = stream->log.last_sequence;
-        rc = pd_stream_load_dedup(stream, error);
+        rc = pd_stream_dedup_open(stream, error);
         pd_stream_index_reset(stream);
         pd_stream_index_open(stream);
         pd_stream_trim(stream);
@@ -312,6 +312,9 @@ void pd_stream_commit(struct pd_stream *stream)
 uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct pd_segment **dropped)
 {
     uint64_t now_ns = pd_wall_ns();
+    if (stream->unknown_segments > 0 &&
+        !stream->unknowable) /* a segment is dropped when its ids are known, and they are read right now */
+        return now_mono_ns;
     while (pd_log_oldest_expired(&stream->log, now_ns)) {
         uint64_t first = stream->log.segments[1]->base;
         if (first > stream->visible_sequence + 1)
@@ -356,7 +359,7 @@ uint64_t pd_stream_tick(struct pd_stream *stream)
         pd_stream_erase_done(stream);
         if (pd_stream_sweep(stream))
             next = now_ns;
-        if (pd_stream_index_build(stream))
+        if (pd_stream_index_build(stream) || pd_stream_dedup_build(stream))
             next = now_ns;
         pd_stream_serve(stream, &finished);
         for (size_t i = 0; i < stream->consumer_count; i++) {

@@ -73,6 +73,8 @@ struct pd_stream {
     bool full; /* the disk was, at the last append */
     uint64_t full_told_ns;
     struct pd_dedup dedup;
+    size_t unknown_segments;   /* the oldest ones, whose ids are not in it yet */
+    bool unknowable;           /* reading them failed: batches with ids are refused, and nothing waits for it */
     uint64_t visible_sequence; /* readers see up to here */
     struct pd_rate rate;       /* records and bytes that are appended */
     uint64_t first_looked_up;  /* the sequence whose append time first_time_ns is; 0: none yet */

@@ -57,6 +57,19 @@ static int sift(struct pd_stream *stream, const struct pd_batch_view *batch, uin
     return PD_OK;
 }
 
+static bool has_ids(const struct pd_batch_view *batch)
+{
+    const uint8_t *at = batch->data + batch->header.records_offset;
+    unsigned any = 0;
+    for (uint32_t i = 0; i < batch->header.record_count; i++) {
+        struct pd_record record;
+        memcpy(&record, at, sizeof record);
+        any |= record.id_length;
+        at += record.length;
+    }
+    return any != 0;
+}
+
 static int store(struct pd_stream *stream, const struct pd_batch_view *batch, uint64_t now_ns,
                  struct pd_pending *pending, pd_error *error)
 {
@@ -191,6 +204,8 @@ int pd_stream_append(struct pd_stream *stream, const struct pd_batch_view *batch
     bool by_subject = stream->config.max_records_per_subject != 0 && stream->config.discard_new != 0;
     if (rc == PD_OK && (by_subject || expect->last_on_subject != PD_NO_EXPECTATION))
         rc = pd_stream_index_require(stream, error);
+    if (rc == PD_OK && stream->unknown_segments > 0 && has_ids(batch))
+        rc = pd_stream_dedup_require(stream, error);
     if (rc == PD_OK)
         rc = append_locked(stream, batch, durability, expect, pending, &finished, error);
     if (rc == PD_STORAGE_FULL || stream->full)

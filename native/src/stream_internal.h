@@ -49,8 +49,10 @@ void pd_stream_free_dropped(struct pd_stream *stream, struct pd_segment *dropped
 
 struct pd_consumer *pd_stream_consumer(struct pd_stream *stream, const char *name, pd_error *error);
 
-/* Fill dedup from the log. */
-int pd_stream_load_dedup(struct pd_stream *stream, pd_error *error);
+/* Fill dedup from the log: begin; go on, true while there is more to do; to the end, giving the lock up in between. */
+int pd_stream_dedup_open(struct pd_stream *stream, pd_error *error);
+bool pd_stream_dedup_build(struct pd_stream *stream);
+int pd_stream_dedup_require(struct pd_stream *stream, pd_error *error);
 
 /* Refuse a batch that a limit of the stream does not allow: first for its records, whose subjects stream->table has,
  * then, with the header of it without its duplicates, for what would be kept. */

@@ -4,11 +4,17 @@
  * order, then added as older than everything known. Only headers and ids are touched; the checksums of sealed
  * segments are not computed here (the window may span much more than fits into memory), but every length is
  * checked before it is followed.
+ *
+ * Opening waits LOAD_AT_OPEN for it and no longer, so that a large log does not keep the daemon from starting: the
+ * timer thread goes on, a segment at a time. A batch with ids that comes meanwhile helps to read, and waits; one
+ * without needs not know. No segment is dropped before its ids are known.
  */
 #include "engine.h"
 #include "stream_internal.h"
 
 #include <stdlib.h>
+
+#define LOAD_AT_OPEN ((uint64_t)500000000)
 
 struct found {
     struct pd_dedup_entry *entries;
@@ -64,25 +70,54 @@ static int load_segment(struct pd_stream *stream, struct pd_segment *segment, ui
     return rc;
 }
 
-int pd_stream_load_dedup(struct pd_stream *stream, pd_error *error)
+/* Read the next older segment. */
+static int load_step(struct pd_stream *stream, pd_error *error)
 {
     struct pd_dedup *dedup = &stream->dedup;
     struct found found = {0};
     uint64_t now_ns = pd_max64(pd_wall_ns(), stream->log.newest_time_ns);
     uint64_t since = now_ns > dedup->window_ns ? now_ns - dedup->window_ns : 0;
-    int rc = PD_OK;
-    bool more = dedup->window_ns != 0;
-    for (size_t i = stream->log.count; more && rc == PD_OK && i > 0; i--) {
-        struct pd_segment *segment = stream->log.segments[i - 1];
-        rc = load_segment(stream, segment, since, &found, error);
-        for (size_t j = found.count; rc == PD_OK && j > 0; j--)
-            if (pd_dedup_add_oldest(dedup, found.entries[j - 1].hash, found.entries[j - 1].time_ns) < 0)
-                rc = pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
-        bool in_window = segment->oldest_time_ns == 0 || segment->oldest_time_ns >= since;
-        more = in_window && dedup->count < dedup->limit;
-    }
-    pd_dedup_trim(dedup, now_ns);
+    struct pd_segment *segment = stream->log.segments[stream->unknown_segments - 1];
+    int rc = load_segment(stream, segment, since, &found, error);
+    for (size_t i = found.count; rc == PD_OK && i > 0; i--)
+        if (pd_dedup_add_oldest(dedup, found.entries[i - 1].hash, found.entries[i - 1].time_ns) < 0)
+            rc = pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
+    bool in_window = segment->oldest_time_ns == 0 || segment->oldest_time_ns >= since;
+    if (rc == PD_OK)
+        stream->unknown_segments = in_window && dedup->count < dedup->limit ? stream->unknown_segments - 1 : 0;
+    if (stream->unknown_segments == 0)
+        pd_dedup_trim(dedup, now_ns);
     free(found.entries);
     free(found.table);
+    return rc;
+}
+
+int pd_stream_dedup_open(struct pd_stream *stream, pd_error *error)
+{
+    uint64_t until = pd_mono_ns() + LOAD_AT_OPEN;
+    int rc = PD_OK;
+    stream->unknown_segments = stream->dedup.window_ns != 0 ? stream->log.count : 0;
+    while (rc == PD_OK && stream->unknown_segments > 0 && pd_mono_ns() < until)
+        rc = load_step(stream, error);
+    return rc;
+}
+
+bool pd_stream_dedup_build(struct pd_stream *stream)
+{
+    if (stream->unknown_segments > 0 && !stream->unknowable)
+        stream->unknowable = load_step(stream, NULL) != PD_OK;
+    return stream->unknown_segments > 0 && !stream->unknowable;
+}
+
+int pd_stream_dedup_require(struct pd_stream *stream, pd_error *error)
+{
+    int rc = pd_stream_check_open(stream, error);
+    while (rc == PD_OK && stream->unknown_segments > 0) {
+        if ((rc = load_step(stream, error)) != PD_OK)
+            break;
+        pthread_mutex_unlock(&stream->lock);
+        pthread_mutex_lock(&stream->lock);
+        rc = pd_stream_check_open(stream, error);
+    }
     return rc;
 }

@@ -120,7 +120,7 @@ static int purge_everything(struct pd_stream *stream, struct purge *purge, uint6
 {
     struct pd_log *log = &stream->log;
     pthread_mutex_lock(&stream->lock);
-    int rc = pd_stream_check_open(stream, error);
+    int rc = pd_stream_dedup_require(stream, error); /* what is purged was stored all the same */
     if (rc == PD_OK) {
         uint64_t there = pd_log_count(log, 1, purge->end);
         uint64_t to = keep == 0 || there <= keep ? purge->end : pd_log_nth(log, there - keep) - 1;

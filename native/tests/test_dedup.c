@@ -1,6 +1,7 @@
 /* De-duplication: its bounds, and random use against a plain list. */
 #include "check.h"
 #include "dedup.h"
+#include "streams.h"
 
 #include <stdlib.h>
 
@@ -89,8 +90,72 @@ static void against_a_list(void)
     pd_dedup_fini(&dedup);
 }
 
+/* As if the log were so long that opening did not wait for its ids. */
+static void forget(struct stream_rig *rig)
+{
+    struct pd_stream *stream = pd_engine_stream(rig->engine, "s", &rig->error);
+    pthread_mutex_lock(&stream->lock);
+    struct pd_dedup *dedup = &stream->dedup;
+    uint64_t window_ns = dedup->window_ns;
+    size_t limit = dedup->limit;
+    pd_dedup_fini(dedup);
+    pd_dedup_init(dedup, window_ns, limit);
+    stream->unknown_segments = stream->log.count;
+    pthread_mutex_unlock(&stream->lock);
+    pd_stream_unref(stream);
+}
+
+/* Ids that are read back late are known to whoever asks, also those of records that go meanwhile. */
+static void ids_are_known_before_they_matter(void)
+{
+    struct stream_rig rig;
+    pd_stream_config config = {.duplicate_window_ns = UINT64_MAX / 2, .duplicate_limit = 1000};
+    const char *directory = fresh_directory(0);
+    uint64_t removed;
+    rig_start(&rig, directory, &config);
+    for (uint32_t first = 1; first <= 200; first += 20)
+        CHECK_EQUAL(rig_append(&rig, "s", "id", first, 20, 100).appended, 20);
+    rig_stop(&rig);
+    rig_start(&rig, directory, &config);
+    forget(&rig);
+    CHECK_EQUAL(rig_append(&rig, "s", "", 1, 1, 10).appended, 1); /* needs to know nothing */
+    CHECK_EQUAL(rig_append(&rig, "s", "id", 1, 20, 100).duplicates, 20);
+    forget(&rig);
+    CHECK_EQUAL(pd_stream_purge(rig.engine, "s", ">", 101, 0, &removed, &rig.error), PD_OK);
+    CHECK_EQUAL(rig_append(&rig, "s", "id", 81, 20, 100).duplicates, 20);
+    forget(&rig);
+    config.max_bytes = 1;
+    rig_configure(&rig, &config);
+    pd_stream_info info;
+    do
+        rig_info(&rig, &info);
+    while (info.first_sequence <= 120); /* the timer's thread drops all but the last segment */
+    CHECK_EQUAL(rig_append(&rig, "s", "id", 101, 20, 100).duplicates, 20);
+    rig_stop(&rig);
+}
+
+/* Damage that is found late refuses what it leaves unknown, and nothing else. */
+static void damage_refuses_ids(void)
+{
+    struct stream_rig rig;
+    const pd_stream_config config = {.duplicate_window_ns = UINT64_MAX / 2, .duplicate_limit = 1000};
+    const char *directory = fresh_directory(0);
+    char path[512];
+    rig_start(&rig, directory, &config);
+    for (uint32_t first = 1; first <= 200; first += 20)
+        rig_append(&rig, "s", "id", first, 20, 100);
+    forget(&rig);
+    snprintf(path, sizeof path, "%s/s/log/%020d.seg", directory, 1);
+    flip_byte(path, 4, 0xff);
+    CHECK_EQUAL(rig_append(&rig, "s", "id", 1, 20, 100).status, PD_CORRUPTED);
+    CHECK_EQUAL(rig_append(&rig, "s", "", 1, 1, 10).appended, 1);
+    rig_stop(&rig);
+}
+
 void test_dedup(void)
 {
+    ids_are_known_before_they_matter();
+    damage_refuses_ids();
     pairs_differ();
     bounds();
     against_a_list();

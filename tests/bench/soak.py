@@ -25,7 +25,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from platformd.client.queues import Consumer, Producer, Record
+from platformd.client.queues import Consumer, Producer
 from tests.bench.harness import percentile, scratch
 from tests.bench.queues_host import Host, hosted
 
@@ -90,25 +90,21 @@ def _note(line: str) -> None:
     sys.stderr.flush()
 
 
-def _batch(count: int) -> list[Record]:
-    return [Record(subject="soak.a", payload=PAYLOAD)] * count
-
-
 def _publish(host: Host, seconds: float) -> float:
-    batch = _batch(512)
+    payloads = [PAYLOAD] * 2048
     with Producer(host.address("ingest")) as producer:
         count, begin = 0, time.perf_counter()
         while time.perf_counter() - begin < seconds:
-            producer.submit(batch)
-            count += len(batch)
-            while host.behind("soak") > 200_000:  # as much as the consumer takes
-                time.sleep(0.005)
+            producer.submit_payloads("soak.a", payloads)
+            count += len(payloads)
+            while count % (len(payloads) * 16) == 0 and host.behind("soak") > 300_000:  # as much as the consumer takes
+                time.sleep(0.002)
         return count / (time.perf_counter() - begin)
 
 
 def _at(host: Host, consuming: _Consuming, rate: float, seconds: float, window: float) -> tuple[list[Window], int]:
     """A window each, and how many records were published in all of them."""
-    batch = _batch(max(1, round(rate * PERIOD)))
+    batch = [PAYLOAD] * max(1, round(rate * PERIOD))
     rows: list[Window] = []
     published = 0
     with Producer(host.address("ingest")) as producer:
@@ -121,7 +117,7 @@ def _at(host: Host, consuming: _Consuming, rate: float, seconds: float, window: 
                     time.sleep(due - now)
                 due += PERIOD
                 sent = time.perf_counter()
-                producer.publish_batch(batch)
+                producer.submit_payloads("soak.a", batch).wait()
                 taken.append((time.perf_counter() - sent) * 1e3)
             published += len(taken) * len(batch)
             behind = consuming.window()
@@ -198,7 +194,7 @@ def _consume(address: str) -> None:
         total, taken = 0, [0.0]
         counting = finishing = False
         while True:
-            deliveries = consumer.fetch(max_records=4096, wait=0.05)
+            deliveries = consumer.fetch_batch(max_records=8192, max_bytes=2 << 20, wait=0.05)
             if deliveries:
                 taken.append((time.time_ns() - deliveries[0].time_ns) / 1e6)
                 consumer.ack(deliveries)
@@ -209,7 +205,7 @@ def _consume(address: str) -> None:
             if not finishing and select.select([sys.stdin], [], [], 0)[0]:
                 finishing = sys.stdin.readline().strip() == "finish"
                 if not finishing:
-                    while not counting and (rest := consumer.fetch(max_records=4096, wait=0.2)):
+                    while not counting and (rest := consumer.fetch_batch(wait=0.2)):
                         consumer.ack(rest)
                     counting = True
                     print(json.dumps({"p99_ms": percentile(taken, 99)}), flush=True)
