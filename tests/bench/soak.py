@@ -7,6 +7,7 @@ percentiles of the time from publishing to the acknowledgement and to the delive
 
 Progress goes to standard error, one JSON document to standard output: the windows, the trend of each figure (the
 median of all slopes between two windows, which a single disturbance does not move) over the whole run, and a verdict.
+The machine's own load average stands beside: what others do at the same time moves times, and no memory.
 The first window warms up and does not count. A figure is flat when its trend over the run is less than ``MEMORY_RISE``
 for memory, or ``LATENCY_RISE`` of its median for a time.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import select
 import statistics
@@ -69,7 +71,11 @@ def soak(host: Host, seconds: float, window: float) -> dict[str, Any]:
         _note(f"{full:,.0f} records/s at full load; half of that for {seconds / 60:g} minutes")
         rows, published = _at(host, consuming, full / 2, seconds, window)
         delivered = consuming.finish()
-    trends = {key: _trend([row[key] for row in rows[1:]]) for key in rows[0] if key not in ("seconds", "records")}
+    trends = {
+        key: _trend([row[key] for row in rows[1:]])
+        for key in rows[0]
+        if key not in ("seconds", "records", "machine_load")
+    }
     wrong = [_judged(key, [row[key] for row in rows[1:]], trend) for key, trend in trends.items()]
     found = [reason for reason in wrong if reason]
     if delivered < published:
@@ -125,6 +131,7 @@ def _at(host: Host, consuming: _Consuming, rate: float, seconds: float, window: 
                 {
                     "seconds": round(time.perf_counter() - begin, 1),
                     "records": len(taken) * len(batch),
+                    "machine_load": os.getloadavg()[0],
                     "engine_anon_mib": host.memory_kib() / 1024,
                     "producer_mib": _anon_mib("self"),
                     "consumer_mib": _anon_mib(str(consuming.pid)),
