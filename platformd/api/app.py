@@ -19,6 +19,7 @@ from platformd.api.compressing import compress
 from platformd.api.consumers import Consumers
 from platformd.api.context import ApiContext
 from platformd.api.histories import Histories
+from platformd.api.hot import HotPaths
 from platformd.api.idempotency import Idempotency
 from platformd.api.kv import Keys
 from platformd.api.leases import Leases
@@ -75,6 +76,7 @@ def create_app(context: ApiContext) -> QuartTrio:
     app.register_error_handler(HTTPException, problems.on_http_error)
     app.register_error_handler(Exception, problems.on_fault)
     frame.add_to(app)
+    app.asgi_app = HotPaths(app.asgi_app, context, http)  # type: ignore[method-assign]
     return app
 
 

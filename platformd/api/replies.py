@@ -16,7 +16,7 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 PROBLEM: Final = "application/problem+json"
 
 _ETAG = re.compile(r'^"(\d{1,18})"$')
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
+REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
 _TRUE, _FALSE = ("", "true", "1", "yes"), ("false", "0", "no")
 
 encode = msgspec.json.Encoder().encode
@@ -43,7 +43,7 @@ def request_id() -> str:
 def accepted_request_id() -> str | None:
     """The id that the client gave its request; ``None`` if it gave none that is fit for logs."""
     given = asked.headers.get("X-Request-Id", "")
-    return given if _REQUEST_ID.match(given) else None
+    return given if REQUEST_ID.match(given) else None
 
 
 def expected_revision() -> tuple[int | None, bool]:
