@@ -129,7 +129,7 @@ class Access:
         """
         credentials = peer()
         if credentials is None:
-            _check_names(self._origins)
+            _check_names(self._origins, loopback=_over_loopback())
         g.principal = NOBODY
         g.principal = self._who(credentials)
         set_acting(g.principal.name, asked.headers.get(REASON, ""))
@@ -155,7 +155,10 @@ class Access:
             return who
         if credentials is not None:
             return self._gate.peer(credentials)
-        return self._gate.anonymous(loopback=True)
+        names = asked.scope.get("state", {}).get("certificate") or ()
+        if names:
+            return self._gate.certificate(names)
+        return self._gate.anonymous(loopback=_over_loopback())
 
     @staticmethod
     def _check_any(operation: str) -> None:
@@ -209,16 +212,25 @@ async def check_steps(steps: Sequence[Step]) -> Sequence[Compare]:
     return ()
 
 
-def _check_names(origins: frozenset[str]) -> None:
+def _over_loopback() -> bool:
+    """Whether this came over a loopback address, which nobody beyond this machine can."""
+    server = asked.scope.get("server") or ("",)
+    return is_loopback_name(server[0] if ":" not in server[0] else f"[{server[0]}]")
+
+
+def _check_names(origins: frozenset[str], *, loopback: bool) -> None:
+    """Keep foreign pages out. With TLS a rebound name has no certificate, and beyond loopback nobody is anything
+    without a token, which no page has."""
     host = asked.headers.get("Host", "")
-    if not is_loopback_name(host):
+    scheme = "https" if asked.scheme in ("https", "wss") else "http"
+    if loopback and scheme == "http" and not is_loopback_name(host):
         raise Forbidden(
             f"Host {host!r} is not a name of this machine's loopback",
             subject=asked.path,
             hint="use http://localhost:PORT or http://127.0.0.1:PORT",
         )
     origin = asked.headers.get("Origin")
-    if origin is not None and origin.lower() not in {f"http://{host.lower()}", *origins}:
+    if origin is not None and origin.lower() not in {f"{scheme}://{host.lower()}", *origins}:
         raise Forbidden(f"a page of {origin!r} may not ask this server", subject=asked.path)
 
 

@@ -166,6 +166,7 @@ class AccessRoutes:
         body=Body(TokenRequest, example={"name": "nightly", "role": "tenant", "tenant": "survey", "expires_in": "90d"}),
         answers={201: Answer("The token, with its secret.", TokenCreated)},
         problems=(Conflict, LimitReached, *BODY_PROBLEMS, *WRITE_PROBLEMS),
+        repeatable=False,  # the answer would be kept, and the secret in it
     )
     async def create(self) -> Response:
         """POST /v1/tokens: a new token; its secret is in this answer and nowhere else."""

@@ -44,8 +44,17 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     """The control API."""
 
     listen: str = ""
-    """HOST:PORT to serve beside the Unix socket. Empty: the socket only. Loopback addresses only until
-    tokens and TLS are configured."""
+    """HOST:PORT to serve beside the Unix socket. Empty: the socket only. Other than loopback addresses need
+    ``cert_file``; whoever comes there needs a token or a certificate."""
+    cert_file: str = ""
+    """PEM file of the certificate for TLS 1.2 and 1.3 on ``listen``, with its chain. Empty: no TLS. This and the other
+    two files are read again when they change."""
+    key_file: str = ""
+    """PEM file of its key. Empty: it is in ``cert_file``."""
+    client_ca_file: str = ""
+    """PEM file of the authorities whose certificates clients may show; ``access.certificates`` says who they are."""
+    insecure: bool = False
+    """Listen beyond loopback without TLS all the same: tokens and everything else can be read on the way."""
     max_body: Size = "4MiB"
     """The largest request body. Over it: 413."""
     max_connections: int = 512

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from platformd.api.server.sockets import BoundSocket, bind_tcp, bind_unix, loopback_address, open_sockets
+from platformd.api.server.sockets import BoundSocket, bind_tcp, bind_unix, open_sockets, tcp_address
 from platformd.core.errors import Conflict, InvalidInput, Unavailable
+from platformd.core.settings import HttpSettings
 from tests.api.fakes import make_settings
 
 
@@ -115,7 +116,7 @@ def test_a_directory_whose_lock_is_held_is_not_waited_for_long(tmp_path: Path, m
 )
 def test_loopback_addresses(listen: str, address: tuple[str, int]) -> None:
     """The forms that are taken."""
-    assert loopback_address(listen) == address
+    assert tcp_address(listen) == address
 
 
 @pytest.mark.parametrize(
@@ -125,12 +126,12 @@ def test_loopback_addresses(listen: str, address: tuple[str, int]) -> None:
 def test_other_addresses_are_refused(listen: str) -> None:
     """Without tokens and TLS nothing is served to other machines."""
     with pytest.raises(InvalidInput):
-        loopback_address(listen)
+        tcp_address(listen)
 
 
 def test_a_port_in_use_is_a_conflict(tmp_path: Path) -> None:
     """The error names the address, and the Unix socket that was bound before is given back."""
-    taken = bind_tcp("127.0.0.1:0")
+    taken = bind_tcp(HttpSettings(listen="127.0.0.1:0"))
     listen = taken.address.removeprefix("http://")
     with pytest.raises(Conflict) as caught:
         open_sockets(make_settings(tmp_path, listen=listen))
@@ -142,7 +143,7 @@ def test_a_port_in_use_is_a_conflict(tmp_path: Path) -> None:
 def test_an_address_is_shown_as_people_write_it() -> None:
     """IPv6 addresses have brackets."""
     try:
-        bound: BoundSocket = bind_tcp("[::1]:0")
+        bound: BoundSocket = bind_tcp(HttpSettings(listen="[::1]:0"))
     except Unavailable:
         pytest.skip("this machine has no IPv6 loopback")
     assert bound.address.startswith("http://[::1]:")

@@ -19,6 +19,7 @@ is a subclass) are used as they are meant to be, over the same small interface. 
 above): a connection whose handshake the application accepts leaves HTTP for a ``WebSocket`` of ours. In reading order:
 
 ``sockets``           binds the Unix socket and the loopback port
+``tls``               TLS on a connected socket, and the certificates that are read anew when they change
 ``protocol``          the HTTP/1.1 rules that hypercorn does not have
 ``connection``        one connection: its reads, its writes, its deadlines, its end
 ``handshake``         a request that offers to become a WebSocket

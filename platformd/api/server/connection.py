@@ -31,6 +31,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveEvent, ASGISendEvent, Con
 from hypercorn.utils import parse_socket_addr
 
 from platformd.api.server.protocol import GOING_AWAY, STOPPING, ControlProtocol
+from platformd.api.server.tls import Names, TlsSocket, TlsStream
 from platformd.api.server.websocket import WebSocketLimits
 from platformd.core.errors import DeadlineExceeded
 from platformd.core.peers import peer_credentials
@@ -114,7 +115,7 @@ class Connection:
         config: Config,
         context: WorkerContext,
         limits: Limits,
-        stream: trio.SocketStream,
+        stream: trio.SocketStream | TlsStream,
         on_idle: Callable[[Connection, bool], None],
     ) -> None:
         self._app, self._config, self._context, self._limits = app, config, context, limits
@@ -124,6 +125,9 @@ class Connection:
         self._reading = trio.CancelScope()
         self._writing = trio.Lock()
         self._protocol: ControlProtocol
+        self._opening = trio.CancelScope()
+        self._opened = False
+        """TLS has come about, where there is any, and ``_protocol`` is there."""
         self._receiving = 0
         """The request (by number) that ``_receive_deadline`` is for."""
         self._receive_deadline = float("inf")
@@ -152,11 +156,12 @@ class Connection:
     def close(self) -> None:
         """End the connection: tell the application that it is over. No more is read."""
         self._closing = True
+        self._opening.cancel()
         self._reading.cancel()
 
     def wind_up(self) -> None:
         """End soon, for the server stops: a connection without a request now, a WebSocket with a closing handshake."""
-        if self.between_requests:
+        if not self._opened or self.between_requests:
             self.close()
         elif self._protocol.websocket is not None:
             self._protocol.websocket.close(GOING_AWAY, STOPPING)
@@ -168,9 +173,15 @@ class Connection:
 
     async def _serve(self) -> None:
         sock = self._stream.socket
-        client = parse_socket_addr(sock.family, sock.getpeername())
-        server = parse_socket_addr(sock.family, sock.getsockname())
-        state = ConnectionState({"peercred": peer_credentials(sock)})
+        plain = sock.plain if isinstance(sock, TlsSocket) else sock
+        client = parse_socket_addr(plain.family, plain.getpeername())
+        server = parse_socket_addr(plain.family, plain.getsockname())
+        names: Names = ()
+        if isinstance(sock, TlsSocket):
+            if not await self._open_tls(sock):
+                return
+            names = sock.names()
+        state = ConnectionState({"peercred": peer_credentials(plain), "certificate": names})
         async with trio.open_nursery() as nursery:
             self._protocol = ControlProtocol(
                 self._app,
@@ -178,11 +189,12 @@ class Connection:
                 self._context,
                 RequestTasks(nursery),
                 state,
-                False,
+                isinstance(sock, TlsSocket),
                 client,
                 server,
                 self._send,
             )
+            self._opened = True
             self._protocol.max_body = self._limits.max_body
             self._protocol.websocket_limits = self._limits.websocket
             self._update_deadline()
@@ -196,6 +208,19 @@ class Connection:
             await self._protocol.handle(Closed())
             if not self._lost and self._protocol.unread:
                 await self._linger()
+
+    async def _open_tls(self, sock: TlsSocket) -> bool:
+        """Whether TLS came about. Until then the connection is one that makes room for others."""
+        self._on_idle(self, True)
+        with self._opening:
+            try:
+                await sock.handshake()
+            except trio.TooSlowError:
+                log.info("a client did not finish its TLS handshake")
+                return False
+            self._on_idle(self, False)
+            return True
+        return False
 
     async def _read(self) -> None:
         """Take what comes until the peer ends it, it becomes a WebSocket, or the reading scope is cancelled."""

@@ -12,6 +12,11 @@ from typing import Final, Literal
 
 import trio
 
+from platformd.api.server.tls import TlsSocket
+
+Socket = trio.socket.SocketType | TlsSocket
+"""What a WebSocket runs on."""
+
 JOIN_BYTES: Final = 64 * 1024
 """Frames are written together up to about this size: one system call, one wake-up of the client."""
 
@@ -67,7 +72,7 @@ class Outbox:
         while self.busy:
             await self._empty.park()
 
-    async def run(self, sock: trio.socket.SocketType, patience: float, on_stall: Callable[[], None]) -> None:
+    async def run(self, sock: Socket, patience: float, on_stall: Callable[[], None]) -> None:
         """Write until it is cancelled.
 
         Args:

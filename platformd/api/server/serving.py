@@ -15,6 +15,7 @@ from hypercorn.typing import ASGIFramework
 from platformd.api.server.connection import Connection, Limits
 from platformd.api.server.protocol import problem_body, problem_headers
 from platformd.api.server.sockets import BoundSocket, open_sockets
+from platformd.api.server.tls import Certificates, TlsSocket, TlsStream
 from platformd.api.server.websocket import WebSocketLimits
 from platformd.core.errors import LimitReached
 from platformd.core.peers import peer_credentials
@@ -101,6 +102,7 @@ class ConnectionPool:
         self._app = app
         self._config = hypercorn_config(settings)
         self._context = WorkerContext(None)
+        self._certificates = Certificates(settings) if settings.listen and settings.cert_file else None
         self._limits = Limits(
             read_timeout=seconds(settings.read_timeout),
             write_timeout=seconds(settings.write_timeout),
@@ -138,7 +140,10 @@ class ConnectionPool:
             error = f"{self._max_connections} connections are open and none of them is idle"
             await self._turn_away(stream, error, "http.max_connections")
             return
-        connection = Connection(self._app, self._config, self._context, self._limits, stream, self._on_idle)
+        own: trio.SocketStream | TlsStream = stream
+        if self._secured(stream) and self._certificates is not None:
+            own = TlsStream(TlsSocket(stream.socket, self._certificates.context()))
+        connection = Connection(self._app, self._config, self._context, self._limits, own, self._on_idle)
         connection.peer = peer
         self._per_peer[peer] = self._per_peer.get(peer, 0) + 1
         self._open.add(connection)
@@ -188,7 +193,13 @@ class ConnectionPool:
         if not self._open and self._context.terminated.is_set():
             self._empty.set()
 
+    def _secured(self, stream: trio.SocketStream) -> bool:
+        return self._certificates is not None and stream.socket.family != trio.socket.AF_UNIX
+
     async def _turn_away(self, stream: trio.SocketStream, message: str, limit: str) -> None:
+        if self._secured(stream):
+            stream.socket.close()  # what could be said would have to be said in TLS
+            return
         error = LimitReached(message, subject=limit, hint="try again later, or raise the limit")
         status, body = problem_body(error)
         headers = [*problem_headers(body), (b"retry-after", b"1")]

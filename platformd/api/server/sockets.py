@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import ipaddress
+import logging
 import os
 import socket
 import stat
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Final
 
 from platformd.core.errors import Conflict, InvalidInput, Unavailable
-from platformd.core.settings import Settings
+from platformd.core.settings import HttpSettings, Settings
+
+log = logging.getLogger("platformd.api.server")
 
 BACKLOG: Final = 512
 """Connections that may wait to be accepted; the kernel refuses those beyond it."""
@@ -76,7 +79,7 @@ def open_sockets(settings: Settings) -> list[BoundSocket]:
     bound = [bind_unix(settings.socket_path, _mode(settings.daemon.socket_mode))]
     try:
         if settings.http.listen:
-            bound.append(bind_tcp(settings.http.listen))
+            bound.append(bind_tcp(settings.http))
     except BaseException:
         bound[0].release()
         raise
@@ -122,12 +125,15 @@ def bind_unix(path: Path, mode: int) -> BoundSocket:
     return BoundSocket(sock, f"unix:{path}", path, (found.st_dev, found.st_ino))
 
 
-def bind_tcp(listen: str) -> BoundSocket:
-    """Listen on ``HOST:PORT``, a loopback address (port 0: any free port).
+def bind_tcp(settings: HttpSettings) -> BoundSocket:
+    """Listen on ``http.listen`` (port 0: any free port).
 
     Raises: as ``open_sockets``.
     """
-    host, port = loopback_address(listen)
+    listen, tls = settings.listen, bool(settings.cert_file)
+    host, port = tcp_address(listen, anywhere=tls or settings.insecure)
+    if not tls and not ipaddress.ip_address(host).is_loopback:
+        log.warning("http.insecure: whoever is on the way to %s can read tokens and everything else", listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -143,14 +149,18 @@ def bind_tcp(listen: str) -> BoundSocket:
         raise Unavailable(f"cannot listen there: {error.strerror}", subject=listen) from error
     sock.setblocking(False)
     shown = f"[{host}]" if family is socket.AF_INET6 else host
-    return BoundSocket(sock, f"http://{shown}:{sock.getsockname()[1]}")
+    return BoundSocket(sock, f"http{'s' if tls else ''}://{shown}:{sock.getsockname()[1]}")
 
 
-def loopback_address(listen: str) -> tuple[str, int]:
+def tcp_address(listen: str, *, anywhere: bool = False) -> tuple[str, int]:
     """The IP address and port in ``HOST:PORT``.
 
+    Args:
+        listen: as it stands in the settings.
+        anywhere: whether it may be another than a loopback address.
+
     Raises:
-        InvalidInput: it is not of that form, or the host is not a loopback address.
+        InvalidInput: it is not of that form, or the host is not a loopback address and must be one.
     """
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -161,11 +171,11 @@ def loopback_address(listen: str) -> tuple[str, int]:
         address, number = None, -1
     if not colon or address is None or not 0 <= number <= 65535:
         raise InvalidInput("is not HOST:PORT", subject=listen, hint="write for example 127.0.0.1:7070 or [::1]:7070")
-    if not address.is_loopback:
+    if not anywhere and not address.is_loopback:
         raise InvalidInput(
-            "is not a loopback address: without tokens and TLS, whoever can reach it could do everything",
+            "is not a loopback address: without TLS, whoever is on the way could read tokens",
             subject=listen,
-            hint="listen on 127.0.0.1 and forward the port: ssh -L 7070:/path/to/platformd.sock HOST",
+            hint="set http.cert_file, or listen on 127.0.0.1 and forward: ssh -L 7070:/path/to/platformd.sock HOST",
         )
     return str(address), number
 

@@ -21,7 +21,7 @@ import trio
 from wsproto.frame_protocol import CloseReason
 
 from platformd.api.server.frames import Ending, Frames, Message, Ping
-from platformd.api.server.outbox import Outbox
+from platformd.api.server.outbox import Outbox, Socket
 
 RECEIVE_BYTES: Final = 16 * 1024
 """The most that is read at once."""
@@ -80,7 +80,7 @@ class WebSocket:
         self._outbox.put_last(self._frames.close(code, reason), drop=drop)
         self._life.deadline = trio.current_time() + self._limits.close_timeout
 
-    async def run(self, sock: trio.socket.SocketType) -> None:
+    async def run(self, sock: Socket) -> None:
         """Receive and send until both sides have closed, the peer is gone, or the closing took too long."""
         try:
             with self._life:
@@ -103,7 +103,7 @@ class WebSocket:
         self._into.close()
         self._outbox.put_last(b"", drop=True)
 
-    async def _write(self, sock: trio.socket.SocketType, everything: trio.CancelScope) -> None:
+    async def _write(self, sock: Socket, everything: trio.CancelScope) -> None:
         def stalled() -> None:
             text = f"nothing was taken for {self._limits.write_timeout:g} s"
             self.close(CloseReason.POLICY_VIOLATION, text, drop=True)
@@ -113,7 +113,7 @@ class WebSocket:
         except (OSError, trio.ClosedResourceError):
             everything.cancel()
 
-    async def _read(self, sock: trio.socket.SocketType) -> bool:
+    async def _read(self, sock: Socket) -> bool:
         """Take what comes until nothing more will; whether the peer is still there to be told anything."""
         data, self._received = self._received, b""
         self._heard = trio.current_time()
