@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from platformd.client.blocking import Client
     from platformd.client.target import Target
+    from platformd.model.kind import Kind
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name", "raw")
 """Every output format that some command has; whoever prints JSON also takes ``jsonpath=QUERY``."""
@@ -258,6 +259,21 @@ def complete_name(context: click.Context, kind: str, incomplete: str) -> list[Co
         return [str(document.get("name", "")) for document in page.items]
 
     return live(context, ask, incomplete)
+
+
+def kinds_on_line(environ: Mapping[str, str]) -> list[Kind]:
+    """The kinds that the line names so far; click has not parsed them when an option's value is being written."""
+    from platformd.core.errors import NotFound
+    from platformd.model.kinds import find_kind
+
+    kinds = []
+    for word in environ.get("COMP_WORDS", "").split()[2:]:
+        for name in word.partition("/")[0].split(","):
+            try:
+                kinds.append(find_kind(name))
+            except NotFound:
+                continue
+    return kinds
 
 
 def live(context: click.Context, ask: Callable[[Client, str], Iterable[str]], incomplete: str) -> list[CompletionItem]:

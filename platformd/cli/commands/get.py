@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from platformd.cli.options import (
     Session,
     complete_target,
     connection_options,
     examples,
+    kinds_on_line,
     output_option,
     tenant_option,
 )
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from platformd.cli.targets import Wanted
     from platformd.client.watching import Change
     from platformd.core.errors import PlatformError
+
+
+def complete_order(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The columns of the kind that is named already, in the case that is begun."""
+    from platformd.cli.output import titles_of
+
+    kinds = kinds_on_line(context.ensure_object(Session).environ)
+    sign, begun = ("-", incomplete[1:]) if incomplete.startswith("-") else ("", incomplete)
+    titles = titles_of(kinds[0] if len(kinds) == 1 else None, wide=True)
+    return [CompletionItem(sign + title.lower()) for title in titles if title.lower().startswith(begun.lower())]
 
 
 @click.command(
@@ -40,7 +52,13 @@ if TYPE_CHECKING:
 @click.option("-l", "--selector", default="", metavar="TERMS", help="Only what has these labels: a=b,c!=d,e,!f.")
 @click.option("--field-selector", default="", metavar="TERMS", help="Only what has this: status.state=error,spec.x!=y.")
 @click.option("-A", "--all-tenants", is_flag=True, help="Those of all tenants.")
-@click.option("--sort-by", default="", metavar="[-]COLUMN|PATH", help="In this order; with - the other way round.")
+@click.option(
+    "--sort-by",
+    default="",
+    metavar="[-]COLUMN|PATH",
+    shell_complete=complete_order,
+    help="In this order; with - the other way round.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many (default: all, page by page).")
 @click.option("--cursor", metavar="CURSOR", help="Go on where a listing with --limit ended.")
 @click.option("-w", "--watch", is_flag=True, help="Go on showing what changes.")

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from platformd.cli.options import (
     Session,
     complete_target,
     connection_options,
     examples,
+    kinds_on_line,
     output_option,
     tenant_option,
 )
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
 
 LOOK: Final = 30.0
 """Seconds that one look may take."""
+
+
+def complete_condition(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The forms of a condition, and the states of the kinds that are named already."""
+    from platformd.cli.conditions import states_of
+
+    kinds = kinds_on_line(context.ensure_object(Session).environ)
+    states = sorted({f"state={state}" for kind in kinds for state in states_of(kind)}) or ["state="]
+    forms = [*states, "created", "deleted", "observed", "jsonpath="]
+    return [CompletionItem(form) for form in forms if form.startswith(incomplete)]
 
 
 @click.command(
@@ -46,6 +58,7 @@ LOOK: Final = 30.0
     multiple=True,
     required=True,
     metavar="CONDITION",
+    shell_complete=complete_condition,
     help="state=STATE[,STATE…], created, deleted, observed (its controller has seen the spec as it is), jsonpath=QUERY "
     "(it finds something) or jsonpath=QUERY=VALUE. Given several times, all must hold at once.",
 )
