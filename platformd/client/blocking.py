@@ -28,6 +28,7 @@ from platformd.client.http import (
 )
 from platformd.client.kv_watching import KeyChange, KeyWatchState
 from platformd.client.reading import as_kind, read_resource
+from platformd.client.retrying import NEVER, Attempts, Retry
 from platformd.client.tailing import Tailed, TailState
 from platformd.client.watching import Change, WatchState
 from platformd.core.errors import DeadlineExceeded, PlatformError, Unavailable
@@ -77,6 +78,7 @@ class Client:
     Args:
         target: where it is; ``None`` for what the environment and the contexts say (``find_target``).
         timeout: seconds that an answer may keep silent.
+        retry: how long what may be sent again is; by default one attempt is made.
         reason: why changes are made; it stands in their history.
         sleep: how to wait between attempts of a watch.
 
@@ -90,12 +92,14 @@ class Client:
         target: Target | None = None,
         *,
         timeout: float = 30.0,
+        retry: Retry = NEVER,
         reason: str = "",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.target = target if target is not None else find_target(os.environ)
         self._timeout = timeout
         self._sleep = sleep
+        self._retry = retry
         self._reason = reason
         self._link: Link | None = None
 
@@ -114,12 +118,27 @@ class Client:
             self._link = None
 
     def send(self, request: Request) -> Response:
-        """Send ``request`` and return the answer, whatever its status.
+        """Send ``request`` and return the answer, whatever its status; sent again as ``retry`` says."""
+        attempts = Attempts(request.because(self._reason), self._retry, time.monotonic)
+        while True:
+            try:
+                response = self._once(attempts.request)
+            except PlatformError as error:
+                wait = attempts.after_error(error)
+                if wait is None:
+                    raise
+            else:
+                wait = attempts.after_answer(response)
+                if wait is None:
+                    return response
+            self._sleep(wait)
 
-        A request that may be repeated is sent once more when the kept connection turns out to have been
-        closed by the server in the meantime.
+    def _once(self, request: Request) -> Response:
+        """The answer to ``request``.
+
+        One that may be repeated is sent once more when the kept connection turns out to have been closed by the
+        server in the meantime.
         """
-        request = request.because(self._reason)
         link, kept = self._link, True
         if link is None or link.stale():
             self.close()

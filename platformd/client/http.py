@@ -70,7 +70,8 @@ class Request:
         second is answered 404 or 412, which would be a false report.
         """
         conditional = any(name in ("if-match", "if-none-match") for name, _ in self.headers)
-        return self.safe or (self.method == "PUT" and not conditional)
+        keyed = self.method == "POST" and any(name == "idempotency-key" for name, _ in self.headers)
+        return self.safe or keyed or (self.method == "PUT" and not conditional)
 
 
 def make_request(

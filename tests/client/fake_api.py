@@ -110,8 +110,6 @@ class FakeApi:
             document = json.loads(seen.body)
             if (tenant, plural, document["name"]) in self.objects:
                 raise Conflict("it is there already", subject=f"{BY_PLURAL[plural].singular}/{document['name']}")
-            if seen.query.get("dry_run") == "true":
-                return 201, {}, document
             return 201, {}, self.put(plural, document["name"], tenant, spec=document.get("spec", {}))
         if seen.method != "GET":
             raise MethodNotAllowed("only GET and POST")
