@@ -199,6 +199,7 @@ class Daemon:
         self._notifier = notifier
         self._state = "starting"
         self._stopping = trio.Event()
+        self._everything = trio.CancelScope()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the stop at once."""
@@ -210,15 +211,19 @@ class Daemon:
                 nursery.cancel_scope.cancel()
 
     async def _obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+        self._everything = everything
         async for number in signals:
             name = signal.Signals(number).name
             if self._state == "running":
-                log.info("%s: stopping within %s", name, self._settings.daemon.stop_deadline)
-                self._stopping.set()
-                everything.deadline = trio.current_time() + seconds(self._settings.daemon.stop_deadline)
+                self._stop(name)
             else:
                 log.warning("%s while %s: ending at once", name, self._state)
                 everything.cancel()
+
+    def _stop(self, why: str) -> None:
+        log.info("%s: stopping within %s", why, self._settings.daemon.stop_deadline)
+        self._stopping.set()
+        self._everything.deadline = trio.current_time() + seconds(self._settings.daemon.stop_deadline)
 
     async def _serve(self, platform: Platform) -> None:
         streams = platform.streams
@@ -234,6 +239,7 @@ class Daemon:
             sockets=dict(platform.streams.addresses),
             stopping=self._stopping,
             node_name=platform.node_name,
+            stop=partial(self._stop, "told to by its control API"),
             socket_statistics=streams.socket_statistics if isinstance(streams, NativeStreams) else None,
         )
         async with trio.open_nursery() as faces:

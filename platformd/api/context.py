@@ -37,5 +37,7 @@ class ApiContext:
     """Set when the daemon begins to stop: watches end."""
     node_name: str
     """This machine, as a Node."""
+    stop: Callable[[], None]
+    """Begins to stop the daemon, as SIGTERM does."""
     socket_statistics: Callable[[], SocketStatistics] | None = None
     """What ``push`` and ``live`` did, where the engine has them."""

@@ -21,6 +21,7 @@ SECTIONS: Final = {
     "The daemon": ("run", "demo", "status", "tui"),
     "Resources": ("get", "describe", "explain", "apply", "edit", "delete", "wait", "watch", "history"),
     "Records": ("publish", "subscribe", "consume", "stream", "consumer", "bench"),
+    "Components": ("component",),
     "Coordination": ("kv", "lease", "lock"),
     "The store": ("store", "backup", "restore"),
     "Access": ("access", "token"),

@@ -185,4 +185,5 @@ def make_context(settings: Settings, given: Any | None = None) -> ApiContext:
         sockets=MemoryStreams.addresses,
         stopping=trio.Event(),
         node_name="here",
+        stop=lambda: None,
     )

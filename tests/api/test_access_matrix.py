@@ -34,7 +34,7 @@ WHO = [
 SPACES: dict[str | None, str] = {MINE: f"tenants/{MINE}/k", THEIRS: f"tenants/{THEIRS}/k", None: "k"}
 """A key, or a name of a lock, of each tenant and of nobody."""
 
-VALUES = {"name": "s", "consumer": "c", "word": "stream", "file": "LICENSE", "action": "none"}
+VALUES = {"name": "s", "consumer": "c", "job_id": "j", "word": "stream", "file": "LICENSE", "action": "none"}
 """Of variables in paths; a new one is given a value here."""
 
 

@@ -22,7 +22,8 @@ SAME = "|.*InTenant|(create|get|list|apply|patch|delete)(Node|Service|Schema|Pip
 """The same handlers as others: the routes of another tenant, and those of most kinds."""
 SOME = "grantLease|acquireLock|applyStream|deleteKeys|putKey"
 """Operations of which every edge is asked each time; of the others by the slow test."""
-ENDLESS = "watchResources.*"
+ENDLESS = "watchResources.*|control"
+"""What does not end, and what ends the daemon."""
 NOT_SAID = "positive_data_acceptance"
 """A JSON Schema cannot say all that makes a document valid (subjects that overlap, another name in the path)."""
 

@@ -161,7 +161,7 @@ async def test_parameters_are_those_that_are_taken(client: Client, document: dic
     """No operation declares a parameter of the query that its path does not have."""
     for path, method, made in operations(document):
         names = {p["name"] for p in made["parameters"] if p["in"] == "query"}
-        url = path.format(**VARIABLES, name="x", consumer="c")
+        url = path.format(**VARIABLES, name="x", consumer="c", job_id="j")
         if "watch" in names or "kinds" in names:
             names -= {"watch", "after", "previous", "only", "on_slow", "max_waiting"}  # taken beside ``watch``
         wrong = "&".join(f"{name}=%00" for name in sorted(names))

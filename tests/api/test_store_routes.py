@@ -86,7 +86,7 @@ async def test_head_says_what_it_is(stored: Served) -> None:
     assert answer.headers["repr-digest"] == f"sha-256=:{digest}:"
     assert answer.headers["content-length"] == str(len(answer.body))
     assert answer.headers["cache-control"] == "no-store"
-    assert (await client.request("GET", "/v1/store/snapshot")).status == 404
+    assert (await client.request("GET", "/v1/store/snapshot")).status == 405
 
 
 async def test_compaction_on_request(stored: Served) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from platformd.conductor.differences import FieldChange
 from platformd.conductor.facts import Dependent
 from platformd.coordination.contract import CompareOperator, CompareTarget, StoreStatus
+from platformd.model.component import ComponentState, JobCounts
 from platformd.queues.contract import ConsumerInfo
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -55,14 +56,6 @@ class Root(Shape, kw_only=True):
     links: dict[str, str]
 
 
-class JobCounts(Shape, kw_only=True):
-    """What runs."""
-
-    today: Count
-    queued: Count
-    running: Count
-
-
 class QueueCounts(Shape, kw_only=True):
     """What the queues have."""
 
@@ -76,7 +69,7 @@ class DaemonStatus(Shape, kw_only=True):
 
     name: str
     version: str
-    state: Literal["starting", "running", "stopping"]
+    state: ComponentState
     started_at: str
     uptime_seconds: float
     pid: int
@@ -87,21 +80,6 @@ class DaemonStatus(Shape, kw_only=True):
     store_socket: str
     queues: QueueCounts
     watchers: Count
-
-
-class OfferedService(Shape, kw_only=True):
-    """What can be asked of this component."""
-
-    name: str
-    description: str
-    parameters: dict[str, Any]
-    """A JSON Schema."""
-
-
-class OfferedServices(Shape, kw_only=True):
-    """All that can be asked of this component."""
-
-    items: list[OfferedService]
 
 
 class KindColumn(Shape, kw_only=True):

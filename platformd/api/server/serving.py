@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -36,6 +37,7 @@ async def serve(
     *,
     stopping: trio.Event,
     grace: float | None = None,
+    opening: Callable[[Settings], list[BoundSocket]] = open_sockets,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on the control socket (and the TCP address, if set) until ``stopping``.
@@ -51,13 +53,14 @@ async def serve(
         settings: ``daemon.socket``, ``daemon.socket_mode`` and the section ``http``.
         stopping: set by whoever wants it to stop.
         grace: seconds; ``None`` for half of ``daemon.stop_deadline``: the rings below need time as well.
+        opening: listens where the settings say; called in a thread.
         task_status: trio's.
 
     Raises:
         Conflict, InvalidInput, Unavailable: the addresses cannot be had; as ``open_sockets``.
     """
     grace = seconds(settings.daemon.stop_deadline) / 2 if grace is None else grace
-    bound = await trio.to_thread.run_sync(open_sockets, settings)
+    bound = await trio.to_thread.run_sync(opening, settings)
     try:
         async with trio.open_nursery() as nursery:
             pool = ConnectionPool(app, settings.http)
