@@ -56,6 +56,8 @@ from platformd.model.quota import QUOTA
 from platformd.model.resource import AnyResource, Resource
 from platformd.model.service import ENDPOINT, SERVICE, EndpointSpec, EndpointStatus, ServiceSpec, ServiceStatus
 from platformd.pipelines import controller as pipelines
+from platformd.pipelines.bridges import controller as bridges
+from platformd.pipelines.bridges.rules import check_installed, check_key
 from platformd.pipelines.rules import check_expressions
 from platformd.queues.advisories import log_advisories
 from platformd.queues.contract import Streams
@@ -128,8 +130,12 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
 
 
 def _admission() -> dict[str, tuple[Check, ...]]:
-    """Rules over specs that the model cannot know: they take a compiler, or all kinds."""
-    return {"Pipeline": (check_expressions,), QUOTA.name: (quotas.check_kinds(KINDS),)}
+    """Rules over specs that the model cannot know: they take a compiler, what is installed, or all kinds."""
+    return {
+        "Pipeline": (check_expressions,),
+        "Bridge": (check_installed, check_key),
+        QUOTA.name: (quotas.check_kinds(KINDS),),
+    }
 
 
 @asynccontextmanager
@@ -189,6 +195,7 @@ async def _start_services(nursery: trio.Nursery, platform: Platform) -> None:
     await nursery.start(partial(health.run, conductor, HostCollector(platform.clock), platform.node_name, interval))
     await nursery.start(partial(registry.run, conductor))
     await nursery.start(partial(pipelines.run, conductor, platform.streams, settings.pipelines))
+    await nursery.start(partial(bridges.run, conductor, platform.streams, settings.pipelines, settings.files_path))
 
 
 class Daemon:

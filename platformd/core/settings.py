@@ -249,7 +249,12 @@ class PipelineSettings(Section, frozen=True, kw_only=True):
     restart_delay_max: Duration = "30s"
     """The longest wait between restarts of a stage process."""
     status_interval: Duration = "1s"
-    """How often counts and lags of stages are written to the status."""
+    """How often counts and lags of stages and bridges are written to the status."""
+    max_bridges: int = 16
+    """Processes of all bridges together. Over it: the bridge says so and waits."""
+    files: str = ""
+    """Where the files are that bridges name: passwords, certificates, schemas; they can name none elsewhere. Empty:
+    ``files`` in the state directory."""
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -272,6 +277,11 @@ class Settings(Section, frozen=True, kw_only=True):
     def state_path(self) -> Path:
         """The state directory, with the default filled in."""
         return Path(self.daemon.state_dir).absolute() if self.daemon.state_dir else default_state_dir()
+
+    @property
+    def files_path(self) -> Path:
+        """The folder of files that resources may name, with the default filled in."""
+        return Path(self.pipelines.files).absolute() if self.pipelines.files else self.state_path / "files"
 
     @property
     def socket_path(self) -> Path:

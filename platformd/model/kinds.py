@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from platformd.core.errors import NotFound, nearest
+from platformd.model.bridge import BRIDGE
 from platformd.model.event import EVENT
 from platformd.model.kind import Kind
 from platformd.model.node import NODE
@@ -12,7 +13,7 @@ from platformd.model.schema import SCHEMA
 from platformd.model.service import ENDPOINT, SERVICE
 from platformd.model.stream import STREAM
 
-KINDS: tuple[Kind, ...] = (NODE, SERVICE, ENDPOINT, SCHEMA, STREAM, PIPELINE, QUOTA, EVENT)
+KINDS: tuple[Kind, ...] = (NODE, SERVICE, ENDPOINT, SCHEMA, STREAM, PIPELINE, BRIDGE, QUOTA, EVENT)
 """Every kind, in the order that listings of kinds have."""
 
 BY_NAME: dict[str, Kind] = {k.name: k for k in KINDS}

@@ -10,6 +10,7 @@ what was worked out for it is kept, since a survey writes millions of packets wi
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zlib
 from collections import OrderedDict
@@ -167,6 +168,16 @@ def split_packets(data: bytes) -> list[bytes]:
     # Without any field: what is needed is where a packet ends.
     packets = PacketReader(()).read_all(container)
     return [container.header + _framed(encoded, container) for _, encoded in packets]
+
+
+def make_container(schema: bytes, encoded: bytes) -> bytes:
+    """A container of one packet that is encoded already. The same bytes each time: its sync marker is made of the
+    schema, so that a packet that is bridged twice is the same record twice.
+    """
+    sync = hashlib.sha256(schema).digest()[:_SYNC]
+    metadata = b"".join(_long_bytes(len(part)) + part for part in (b"avro.codec", b"null", b"avro.schema", schema))
+    header = MAGIC + _long_bytes(2) + metadata + _long_bytes(0) + sync
+    return header + _long_bytes(1) + _long_bytes(len(encoded)) + encoded + sync
 
 
 def _framed(encoded: bytes, container: Container) -> bytes:

@@ -32,6 +32,7 @@ from platformd.pipelines.plan import (
     StagePlan,
     Surroundings,
     WantedConsumer,
+    WorkerConfig,
     leftovers,
     make_plan,
     own_stream,
@@ -46,11 +47,14 @@ from platformd.pipelines.rules import (
     scale,
     status_of,
 )
-from platformd.pipelines.supervision import ProcessSpawner, Spawner, Worker
+from platformd.pipelines.supervision import ProcessSpawner, Spawner
+from platformd.pipelines.supervision import Worker as AnyWorker
 from platformd.pipelines.work import Report
 from platformd.queues.contract import ConsumerConfig, ConsumerInfo, Streams
 
 log = logging.getLogger(__name__)
+
+Worker = AnyWorker[WorkerConfig, Report]
 
 FINALIZER = "pipelines"
 """What this controller takes off when a pipeline's workers, cursors and stream are gone."""
@@ -74,7 +78,9 @@ async def run(
     conductor.actions.register(PIPELINE, "pause", partial(_suspend, conductor, True))
     conductor.actions.register(PIPELINE, "resume", partial(_suspend, conductor, False))
     async with trio.open_nursery() as nursery:
-        controller = _Controller(conductor, streams, settings, spawner or ProcessSpawner(), nursery)
+        controller = _Controller(
+            conductor, streams, settings, spawner or ProcessSpawner("platformd.pipelines.worker"), nursery
+        )
         await nursery.start(partial(run_controller, conductor, PIPELINE, controller.reconcile))
         task_status.started()
     raise AssertionError("unreachable")
@@ -242,7 +248,7 @@ class _Controller:
                 config = msgspec.structs.replace(
                     plans[action.stage].config, condemned=running.condemned, suspects=tuple(running.kills)
                 )
-                worker = Worker(next(self._ids), config, partial(self._reported, running))
+                worker = Worker(next(self._ids), config, Report(), partial(self._reported, running))
                 running.workers[worker.id] = worker
                 self._nursery.start_soon(self._follow, resource.tenant, resource.name, running, worker)
             else:

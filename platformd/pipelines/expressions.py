@@ -111,15 +111,23 @@ class Expression:
         context = {name: packet[name] for name in self.variables if name in packet}
         if "annotations" in self.variables:
             context["annotations"] = annotations
+        result = self.value(context)
+        if result is True or result is False:
+            return result
+        raise EvaluationError(f"gives {_type_name(result)}, not a bool", subject=self.source)
+
+    def value(self, context: Mapping[str, Any]) -> Any:
+        """What it gives, whatever that is, with these variables.
+
+        Raises:
+            EvaluationError: it fails on them.
+        """
         try:
-            result = self._program.execute(context)
+            return self._program.execute(dict(context))
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise EvaluationError(self._explain(error, context), subject=self.source) from error
         except BaseException as error:
             raise _not_a_panic(error) from error
-        if result is True or result is False:
-            return result
-        raise EvaluationError(f"gives {_type_name(result)}, not a bool", subject=self.source)
 
     def _explain(self, error: Exception, context: Mapping[str, Any]) -> str:
         missing: set[str] = set()

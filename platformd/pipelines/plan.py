@@ -66,6 +66,11 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Packets that have killed workers and are to be tried after all others."""
 
     @property
+    def stage_name(self) -> str:
+        """The name of its stage."""
+        return self.stage.name
+
+    @property
     def fingerprint(self) -> str:
         """The same for two configurations that make the same worker."""
         same = msgspec.structs.replace(self, condemned={}, suspects=())

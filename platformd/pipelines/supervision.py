@@ -9,17 +9,15 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from subprocess import PIPE
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 import trio
 
 from platformd.core.processes import own_environment, own_module
-from platformd.pipelines.plan import WorkerConfig
 from platformd.pipelines.rules import WorkerFact, WorkerState
-from platformd.pipelines.work import Report
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +72,15 @@ class Spawner(Protocol):
 
 
 class ProcessSpawner:
-    """Starts real ones: this interpreter on ``platformd.pipelines.worker``, in a session of their own."""
+    """Starts real ones: this interpreter on a module, in a session of their own."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
 
     async def spawn(self) -> WorkerProcess:
         """Start one."""
         process = await trio.lowlevel.open_process(
-            own_module("platformd.pipelines.worker"),
+            own_module(self._module),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
@@ -121,25 +122,47 @@ class _Process:
             await trio.aclose_forcefully(stream)
 
 
+class Configured(Protocol):
+    """What a worker is told, as one line of JSON on its standard input."""
+
+    @property
+    def stage_name(self) -> str:
+        """Which of its owner's workers it is, for logs."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two configurations that make the same worker."""
+        ...
+
+
+ConfigT = TypeVar("ConfigT", bound=Configured)
+ReportT = TypeVar("ReportT", bound=msgspec.Struct)
+
+
 @dataclass(eq=False)
-class Worker:
+class Worker(Generic[ConfigT, ReportT]):
     """One worker process, from start to end."""
 
     id: int
-    config: WorkerConfig
-    on_report: Callable[[Worker, Report, Report], None]
+    config: ConfigT
+    report: ReportT
+    """What it has reported last; at first, what one has that has done nothing."""
+    on_report: Callable[[Worker[ConfigT, ReportT], ReportT, ReportT], None]
     """Called with the worker, its new report and the one before."""
-    state: WorkerState = "starting"
-    report: Report = field(default_factory=Report)
-    pid: int = 0
-    _asked_to_stop: trio.Event = field(default_factory=trio.Event)
-    _process: WorkerProcess | None = None
-    _tail: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.state: WorkerState = "starting"
+        self.pid = 0
+        self._report_type = type(self.report)
+        self._asked_to_stop = trio.Event()
+        self._process: WorkerProcess | None = None
+        self._tail = b""
 
     @property
     def stage(self) -> str:
         """The name of its stage."""
-        return self.config.stage.name
+        return self.config.stage_name
 
     @property
     def fact(self) -> WorkerFact:
@@ -221,7 +244,7 @@ class Worker:
 
     def _take(self, line: bytes, process: WorkerProcess) -> None:
         try:
-            report = msgspec.json.decode(line, type=Report)
+            report = msgspec.json.decode(line, type=self._report_type)
         except msgspec.DecodeError as error:
             log.error("worker %d of stage %s writes something else (%s): killed", self.pid, self.stage, error)
             process.kill()

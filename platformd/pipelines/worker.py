@@ -67,10 +67,10 @@ class Reporter:
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._last = float("-inf")
-        self._waiting: Report | None = None
+        self._waiting: msgspec.Struct | None = None
         self._encoder = msgspec.json.Encoder()
 
-    def tell(self, report: Report, urgent: bool = False) -> None:
+    def tell(self, report: msgspec.Struct, urgent: bool = False) -> None:
         """Write ``report`` now if it is urgent or the last one is long enough ago, else keep it."""
         with self._lock:
             self._waiting = report

@@ -144,7 +144,7 @@ def test_subjects_of_a_tenant_begin_with_its_name() -> None:
 def test_kinds_say_which_subjects_a_spec_names() -> None:
     """Every kind whose spec speaks of subjects declares where."""
     declared = {kind.name for kind in KINDS if list(kind.subjects.__code__.co_varnames) != ["_"]}
-    assert declared == {"Stream", "Pipeline"}
+    assert declared == {"Stream", "Pipeline", "Bridge"}
 
 
 def test_the_matrix_is_the_table() -> None:
