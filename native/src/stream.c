@@ -159,6 +159,7 @@ void pd_stream_close(struct pd_stream *stream, int status)
     if (!stream->closed) {
         stream->closed = true;
         fail_pending(stream, status, "the stream was closed before this was durable", &finished);
+        pd_stream_tell_awaited(stream, status);
         for (size_t i = 0; i < stream->consumer_count; i++) {
             pd_stream_expel(stream->consumers[i], pd_fetch_any, 0, status, &finished);
             pd_consumer_fini(stream->consumers[i]);
@@ -261,6 +262,7 @@ void pd_stream_reveal(struct pd_stream *stream, uint64_t sequence)
     if (live != NULL && atomic_load(&live->subscribers) > 0 && sequence > stream->visible_sequence)
         pd_live_mark(live, stream);
     stream->visible_sequence = sequence;
+    pd_stream_tell_awaited(stream, PD_OK);
 }
 
 /* Answer what is durable now, and let readers see it. */

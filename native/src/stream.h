@@ -97,6 +97,9 @@ struct pd_stream {
     uint8_t *rebuilt; /* a batch without its duplicates */
     size_t rebuilt_capacity;
 
+    bool awaited; /* see pd_stream_await */
+    uint64_t await_after;
+    uint64_t await_token;
     uint64_t live_sequence; /* up to here live has it */
     unsigned live_epoch;    /* of live, that live_sequence is good for */
     bool live_dirty;        /* in live's list */

@@ -22,6 +22,9 @@ void pd_finished_tell(struct pd_finished *finished);
 /* Readers see up to `sequence` from now on, and live publishes it. */
 void pd_stream_reveal(struct pd_stream *stream, uint64_t sequence);
 
+/* Complete pd_stream_await, if there is more than it is for, or with a status other than PD_OK. */
+void pd_stream_tell_awaited(struct pd_stream *stream, int status);
+
 /* Serve the fetches that wait and can be served. */
 void pd_stream_serve(struct pd_stream *stream, struct pd_finished *finished);
 

@@ -11,9 +11,8 @@ about a reader that has seen the end of the log once and then does not keep up, 
 ``drop_oldest``  the oldest that wait give way; each is counted
 ``disconnect``   the tail ends with an error
 
-A client that takes nothing at all is cut off by the server's write deadline, whatever the policy. The contract has no
-wait for records without a consumer, so a tail at the end of its log looks at the last sequence, sooner after something
-came and later when it is quiet.
+A client that takes nothing at all is cut off by the server's write deadline, whatever the policy. A tail at the end of
+its log waits until the engine tells that there is more, which costs nothing however many do.
 """
 
 from __future__ import annotations
@@ -46,9 +45,6 @@ PAGE: Final = 256
 """Records that are read at once."""
 SKIPPED_BEFORE_BOOKMARK: Final = 1024
 """Sequences without a record for this reader after which it is told how far it is."""
-LOOK_FIRST: Final = 0.002
-LOOK_LAST: Final = 0.2
-"""Seconds between looks at a log that has nothing new: at first, and when it is quiet."""
 
 
 def followed_records(streams: Streams, stream: str, query: Query, dropped: Callable[[str, int], None]) -> Followed:
@@ -246,42 +242,24 @@ class FollowedRecords(Followed):
         return said
 
     async def _read(self) -> None:
-        delay = LOOK_FIRST
+        seen = -1
         while True:
-            if await self._read_page():
-                delay = LOOK_FIRST
-            else:
-                self._waiting.live = True
-                await trio.sleep(delay)
-                delay = min(delay * 1.5, LOOK_LAST)
+            seen = await self._streams.wait(self._stream, seen)
+            while await self._read_page(seen):
+                pass
+            self._waiting.live = True
 
-    async def _read_page(self) -> bool:
-        """Let the next records wait; whether there was anything new."""
-        info = self._streams.stream(self._stream)
-        if info.last_sequence <= self._read_up_to:
-            await trio.lowlevel.checkpoint()
-            return False
-        if info.first_sequence > self._read_up_to + 1:
-            self._waiting.lose(self._read_up_to + 1, info.first_sequence - 1)
-            self._read_up_to = info.first_sequence - 1
-        seen = await self._visible(info.last_sequence)
+    async def _read_page(self, seen: int) -> bool:
+        """Let the next records wait, of which those up to ``seen`` can be read; whether there may be more of them."""
+        first = self._streams.stream(self._stream).first_sequence
+        if first > self._read_up_to + 1:
+            self._waiting.lose(self._read_up_to + 1, first - 1)
+            self._read_up_to = first - 1
         found = await self._streams.read(self._stream, after=self._read_up_to, limit=PAGE, subject=self._pattern)
         for delivery in found:
             self._read_up_to = delivery.sequence
             await self._waiting.put(delivery)
-        if found or seen <= self._read_up_to:
-            return bool(found)
-        self._read_up_to = seen
-        self._waiting.mark(seen)
-        return True
-
-    async def _visible(self, last: int) -> int:
-        """A sequence up to which everything can be read, found before what is read after it; 0 if there is no need.
-
-        A reader of few of many subjects would look through the same records again at every look. The last sequence
-        alone does not help: its record may still be on its way to the disk, and with it those before.
-        """
-        if self._pattern == ">" or last - self._read_up_to < SKIPPED_BEFORE_BOOKMARK:
-            return 0
-        tip = await self._streams.read(self._stream, after=last - 1, limit=1)
-        return tip[0].sequence if tip else 0
+        if not found and self._pattern != ">" and seen - self._read_up_to >= SKIPPED_BEFORE_BOOKMARK:
+            self._read_up_to = seen  # or a reader of few of many subjects would look through them at every look
+            self._waiting.mark(seen)
+        return bool(found) and self._read_up_to < seen

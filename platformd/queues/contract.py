@@ -350,6 +350,17 @@ class Streams(Protocol):
         """Look at records without a consumer: those after sequence ``after`` whose subject matches."""
         ...
 
+    async def wait(self, stream: str, after: int) -> int:
+        """Wait until records behind sequence ``after`` can be read; the last sequence that can.
+
+        Whatever is up to it can be read. It costs nothing while nothing comes, however many wait. ``-1`` is behind nothing: it returns at once.
+
+        Raises:
+            NotFound: the stream is not there, or goes meanwhile.
+            Unavailable: the engine stops.
+        """
+        ...
+
     async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
         """Remove records; how many. When it returns they are gone for good, also after a crash.
 

@@ -43,13 +43,36 @@ class MemoryStreams:
         self._last: dict[str, int] = {}
         self._consumers: dict[str, dict[str, MemoryConsumer]] = {}
         self._changed = trio.Event()
-        self.hidden: set[int] = set()
+        self._hidden: set[int] = set()
         self.reads: list[tuple[int, str]] = []
         """After what and for which subject records were read."""
         self.acks: list[Ack] = []
         self.calls: list[tuple[object, ...]] = []
         self.waiting = 0
         """Fetches that wait now."""
+
+    @property
+    def hidden(self) -> set[int]:
+        """Sequences that cannot be read yet."""
+        return self._hidden
+
+    @hidden.setter
+    def hidden(self, sequences: set[int]) -> None:
+        self._hidden = sequences
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait(self, stream: str, after: int) -> int:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self.stream(stream)
+            visible = min(self.hidden, default=self._last[stream] + 1) - 1
+            if visible > after:
+                return visible
+            await self._changed.wait()
 
     async def put_stream(self, name: str, config: StreamConfig) -> StreamInfo:
         await trio.lowlevel.checkpoint()
@@ -63,6 +86,7 @@ class MemoryStreams:
         await trio.lowlevel.checkpoint()
         for of in (self._configs, self._records, self._last, self._consumers):
             of.pop(name, None)
+        self._wake()
 
     def streams(self) -> tuple[StreamInfo, ...]:
         return tuple(self.stream(name) for name in sorted(self._configs))
@@ -100,8 +124,7 @@ class MemoryStreams:
             else:
                 self._last[stream] += 1
                 kept[self._last[stream]] = record
-        self._changed.set()
-        self._changed = trio.Event()
+        self._wake()
         appended = len(records) - len(duplicates)
         return Published(
             stream=stream, first_sequence=first if appended else 0, appended=appended, duplicates=tuple(duplicates)

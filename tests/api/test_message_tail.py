@@ -84,6 +84,7 @@ async def test_what_cannot_be_read_yet_is_not_passed_over(
     await put(streams, "1", "2", "3")
     await put(streams, "me", subject="a.mine")
     await put(streams, "5")
+    assert await some(events, 1) == [("bookmark", "3", {"sequence": 3})]
     await trio.sleep(1)
     streams.hidden = set()
     assert await some(events, 1) == [("record", "4", "me")]

@@ -120,6 +120,8 @@ class JetStreamStreams:
                 self._idle = trio.Event()
                 await self._idle.wait()
             await self._checkers.stop()
+        for state in self._inventory.streams.values():
+            state.wake()
         self._api.client.stop()
 
     # Streams
@@ -244,6 +246,17 @@ class JetStreamStreams:
         if found:
             state.saw(found)
         return found
+
+    async def wait(self, stream: str, after: int) -> int:
+        """As ``contract.Streams.wait``; what others publish shows within ``nats.status_interval``."""
+        state = self._state(stream)
+        await trio.lowlevel.checkpoint()
+        while state.counts.last_seq <= after:
+            await state.grown.wait()
+            self._check_open()
+            if state.gone:
+                raise no_stream(stream)
+        return state.counts.last_seq
 
     async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
         """As ``contract.Streams.purge``; ``before`` and ``keep`` together are not JetStream's."""

@@ -101,6 +101,7 @@ class Inventory:
 
     def _forget_stream(self, state: StreamState) -> None:
         state.gone = True
+        state.wake()
         self._captures.clear()
         if self.streams.get(state.name) is state:
             del self.streams[state.name]

@@ -61,6 +61,8 @@ class StreamState:
     last_time_ns: int = 0
     rate: Rate = field(default_factory=Rate)
     gone: bool = False
+    grown: trio.Event = field(default_factory=trio.Event)
+    """Set, and another one taken, when there are more records; set when it is gone."""
 
     @property
     def limited(self) -> bool:
@@ -74,7 +76,10 @@ class StreamState:
         """JetStream says so."""
         if counts.last_seq < self.counts.last_seq:
             return
+        grew = counts.last_seq > self.counts.last_seq
         self.counts = counts
+        if grew:
+            self.wake()
         self.first_time_ns = nanoseconds(counts.first_ts) if counts.messages else 0
         self.last_time_ns = max(self.last_time_ns, nanoseconds(counts.last_ts)) if counts.last_seq else 0
         self.rate.note(trio.current_time(), counts.last_seq)
@@ -92,6 +97,12 @@ class StreamState:
             first_seq=before.first_seq if before.messages else last_sequence - records + 1,
             last_seq=max(before.last_seq, last_sequence),
         )
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell those who wait for more."""
+        self.grown.set()
+        self.grown = trio.Event()
 
     def saw(self, records: Sequence[Delivery]) -> None:
         """These are in it: acknowledgements do not say when a record was appended, records do."""

@@ -21,6 +21,7 @@ from platformd.queues.native.checks import named, no_stream, storage_error
 from platformd.queues.native.completions import Completions
 from platformd.queues.native.gate import Gate
 from platformd.queues.native.library import call
+from platformd.queues.native.waiting import Waits
 
 THREADS = 8
 """Worker threads that may be in C at once. More callers wait."""
@@ -36,6 +37,7 @@ class NativeBase:
         self._catalogue = catalogue
         self._clock = clock
         self._completions = Completions(engine, event_fd)
+        self._waits = Waits(engine, self._completions)
         self._losses = LossReporter(engine, self._completions, clock)
         self._streams: dict[str, StreamConfig] = {}
         self._checkers = Checkers()

@@ -102,6 +102,17 @@ class NativeRecords(NativeBase):
         arguments = (stream.encode(), whole("after", after, U64), subject.encode(), whole("limit", limit, U32, 1))
         return await self._in_thread(self._take, named(stream), lib.pd_stream_read, *arguments, READ_BYTES)
 
+    async def wait(self, stream: str, after: int) -> int:
+        """As ``contract.Streams.wait``."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            self._stream_config(stream)
+            visible = int(self._raw_info(stream).durable_sequence)
+            if visible > after:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return visible
+            await self._waits.growth(stream, visible)
+
     async def purge(self, stream: str, *, subject: str = ">", before: int = 0, keep: int = 0) -> int:
         """As ``contract.Streams.purge``."""
         self._stream_config(stream)
