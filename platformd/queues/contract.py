@@ -353,7 +353,8 @@ class Streams(Protocol):
     async def wait(self, stream: str, after: int) -> int:
         """Wait until records behind sequence ``after`` can be read; the last sequence that can.
 
-        Whatever is up to it can be read. It costs nothing while nothing comes, however many wait. ``-1`` is behind nothing: it returns at once.
+        Whatever is up to it can be read. It costs nothing while nothing comes, however many wait. ``-1`` is behind
+        nothing: it returns at once.
 
         Raises:
             NotFound: the stream is not there, or goes meanwhile.
