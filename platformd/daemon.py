@@ -33,6 +33,7 @@ from platformd.conductor import schemas as schema_controller
 from platformd.conductor import streams as stream_controller
 from platformd.conductor.events import event_bounds
 from platformd.conductor.history import history_bounds
+from platformd.conductor.leading import Leading
 from platformd.conductor.retention import keep_bounded
 from platformd.conductor.schemas import SchemaRules
 from platformd.coordination.contract import Store
@@ -83,6 +84,8 @@ class Platform:
     conductor: Conductor
     gate: Gate
     node_name: str
+    leading: Leading | None
+    """Who leads, where daemons share a store."""
 
 
 @asynccontextmanager
@@ -114,19 +117,44 @@ async def open_platform(settings: Settings, clock: Clock | None = None) -> Async
                 conductor=conductor,
                 gate=gate,
                 node_name=node_name,
+                leading=_leading(store, settings),
             )
-            async with _ring() as controllers:
-                await controllers.start(partial(keep_bounded, store, clock, history_bounds(settings.history)))
-                await controllers.start(partial(keep_bounded, store, clock, event_bounds(settings.events)))
-                await controllers.start(conductor.events.run)
-                await controllers.start(partial(ownership.run, conductor))
-                await controllers.start(partial(quotas.run, conductor))
-                await controllers.start(partial(log_advisories, streams))
-                await controllers.start(partial(schema_controller.run, conductor))
-                await controllers.start(partial(stream_controller.run, conductor, streams))
-                async with _ring() as services:
-                    await _start_services(services, platform)
+            async with _ring() as beside:
+                await beside.start(conductor.events.run)
+                interval = seconds(settings.health.collect_interval)
+                await beside.start(partial(health.run, conductor, HostCollector(clock), node_name, interval))
+                if platform.leading is None:
+                    async with _controllers(platform):
+                        yield platform
+                else:
+                    beside.start_soon(platform.leading.run, partial(_control, platform))
                     yield platform
+
+
+@asynccontextmanager
+async def _controllers(platform: Platform) -> AsyncIterator[None]:
+    """All controllers and services, for as long as the block runs."""
+    store, clock, conductor, settings = platform.store, platform.clock, platform.conductor, platform.settings
+    async with _ring() as controllers:
+        await controllers.start(partial(keep_bounded, store, clock, history_bounds(settings.history)))
+        await controllers.start(partial(keep_bounded, store, clock, event_bounds(settings.events)))
+        await controllers.start(partial(ownership.run, conductor))
+        await controllers.start(partial(quotas.run, conductor))
+        await controllers.start(partial(log_advisories, platform.streams))
+        await controllers.start(partial(schema_controller.run, conductor))
+        await controllers.start(partial(stream_controller.run, conductor, platform.streams))
+        async with _ring() as services:
+            await _start_services(services, platform)
+            yield
+
+
+async def _control(platform: Platform) -> None:
+    """What a daemon does while it leads."""
+    try:
+        async with _controllers(platform):
+            await trio.sleep_forever()
+    finally:
+        platform.conductor.controllers.clear()
 
 
 def _admission() -> dict[str, tuple[Check, ...]]:
@@ -153,15 +181,28 @@ async def _checkers() -> AsyncIterator[Checkers]:
 async def _open_store(state: Path, settings: Settings, clock: Clock) -> AsyncIterator[Store]:
     """The engine that the settings name.
 
-    A cluster's keyspace belongs to one daemon at a time, as a state directory does: the second is told who
-    has it, and one whose claim was lost stops rather than work beside its successor.
+    Unless it is shared, a cluster's keyspace belongs to one daemon at a time, as a state directory does: the second is
+    told who has it, and one whose claim was lost stops rather than work beside its successor.
     """
     if settings.store.engine == "sqlite":
         async with open_sqlite(state / "store.db", settings.store, clock) as embedded:
             yield embedded
         return
-    async with open_etcd(settings.etcd, settings.store) as cluster, claim(cluster, OWNER_KEY):
-        yield cluster
+    async with open_etcd(settings.etcd, settings.store) as cluster:
+        if settings.etcd.shared:
+            yield cluster
+            return
+        async with claim(cluster, OWNER_KEY):
+            yield cluster
+
+
+def _leading(store: Store, settings: Settings) -> Leading | None:
+    """What decides who leads; ``None`` where a daemon is alone. The leader owns the key that a lone daemon owns, so
+    these two do not come together either.
+    """
+    if settings.store.engine != "etcd" or not settings.etcd.shared:
+        return None
+    return Leading(store, OWNER_KEY, seconds(settings.etcd.leader_lease))
 
 
 @asynccontextmanager
@@ -191,8 +232,6 @@ async def _ring() -> AsyncIterator[trio.Nursery]:
 
 async def _start_services(nursery: trio.Nursery, platform: Platform) -> None:
     settings, conductor = platform.settings, platform.conductor
-    interval = seconds(settings.health.collect_interval)
-    await nursery.start(partial(health.run, conductor, HostCollector(platform.clock), platform.node_name, interval))
     await nursery.start(partial(registry.run, conductor))
     await nursery.start(partial(pipelines.run, conductor, platform.streams, settings.pipelines))
     await nursery.start(partial(bridges.run, conductor, platform.streams, settings.pipelines, settings.files_path))
@@ -247,6 +286,7 @@ class Daemon:
             stopping=self._stopping,
             node_name=platform.node_name,
             stop=partial(self._stop, "told to by its control API"),
+            leading=platform.leading,
             socket_statistics=streams.socket_statistics if isinstance(streams, NativeStreams) else None,
         )
         async with trio.open_nursery() as faces:

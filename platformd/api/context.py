@@ -9,6 +9,7 @@ import trio
 
 from platformd.access import Gate
 from platformd.conductor import Conductor
+from platformd.conductor.leading import Leading
 from platformd.coordination.contract import Store
 from platformd.core.clock import Clock
 from platformd.core.settings import Settings
@@ -41,3 +42,5 @@ class ApiContext:
     """Begins to stop the daemon, as SIGTERM does."""
     socket_statistics: Callable[[], SocketStatistics] | None = None
     """What ``push`` and ``live`` did, where the engine has them."""
+    leading: Leading | None = None
+    """Who leads, where several daemons share a store."""

@@ -114,6 +114,7 @@ class DaemonComponent:
             "pid": os.getpid(),
             "state_dir": str(context.settings.state_path),
             "node": context.node_name,
+            "leadership": await _leadership(context),
             "jobs": self._counts(await self._jobs()),
             "store": await context.store.status(),
             "store_socket": f"unix:{context.settings.store_socket_path}",
@@ -362,3 +363,10 @@ async def loop_lag() -> float:
         await trio.sleep(LAG_SLEEP_SECONDS)
         worst = max(worst, trio.current_time() - before - LAG_SLEEP_SECONDS)
     return worst
+
+
+async def _leadership(context: ApiContext) -> dict[str, object]:
+    leading = context.leading
+    if leading is None:
+        return {"shared": False, "leads": True, "leader": None}
+    return {"shared": True, "leads": leading.leads, "leader": await leading.leader()}

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from platformd.conductor import documents
+from platformd.conductor.fencing import check_fence, fence
 from platformd.conductor.history import What, history_put, is_told, record_of
 from platformd.coordination.contract import Compare, Delete, Operation, Put, Store
 from platformd.core.clock import Clock, rfc3339
@@ -91,6 +92,9 @@ class Writer:
 
         Returns:
             The revision of all of them; ``None`` if something was changed in between, and nothing was done.
+
+        Raises:
+            Unavailable: the task's fence does not stand any more.
         """
         conditions, operations = {c.key: c for c in compares}, list[Operation]()
         marked: dict[bytes, None] = {}
@@ -108,5 +112,10 @@ class Writer:
             if step.kind.recorded and not status_only:
                 marked[collection_key(resource.kind, resource.tenant)] = None
         operations += [Put(key, b"") for key in marked]
+        right = fence()
+        if right is not None:
+            conditions[right.key] = right
         result = await self._store.txn(list(conditions.values()), operations)
+        if right is not None and not result.succeeded:
+            await check_fence(self._store, right)
         return result.revision if result.succeeded else None

@@ -20,6 +20,11 @@ class EtcdSettings(Section, frozen=True, kw_only=True):
     """Client URLs of its members; more than one for fail-over. All ``http`` or all ``https``."""
     prefix: str = ""
     """Put in front of every key, so that several programs can share a cluster: ``platformd/``. Empty: none."""
+    shared: bool = False
+    """Whether several daemons may share the keys: one of them leads and runs the controllers, the others answer, and
+    take over when it dies. Records stay with the daemon that has their log. False: a second daemon is refused."""
+    leader_lease: Duration = "10s"
+    """How long a leader that died is waited for before another daemon leads, where they are ``shared``."""
     ca_file: str = ""
     """PEM file of the authority that signed the members' certificates. Empty: the system's authorities."""
     cert_file: str = ""

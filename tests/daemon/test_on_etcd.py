@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,3 +76,40 @@ def test_a_cluster_that_does_not_answer_is_told(directory: Path, cluster: Cluste
     message = daemon.log.read_text()
     assert cluster.endpoints[0].removeprefix("http://") in message
     assert "Traceback" not in message
+
+
+def shared(cluster: Cluster, directory: Path, name: str) -> DaemonProcess:
+    """A daemon that shares the cluster with others."""
+    directory.mkdir(exist_ok=True)
+    config = directory / "c.toml"
+    config.write_text(
+        f'[daemon]\nnode_name = "{name}"\n[store]\nengine = "etcd"\n[etcd]\nendpoints = ["{cluster.endpoints[0]}"]\n'
+        'shared = true\nleader_lease = "3s"\n'
+    )
+    return DaemonProcess(directory, "-c", str(config))
+
+
+def until(condition: Callable[[], bool], within: float = 30.0) -> None:
+    """Wait until ``condition`` holds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_another_daemon_leads_when_the_leader_is_killed(directory: Path, cluster: Cluster) -> None:
+    """Only one runs controllers; the other answers, takes over, and nobody's work mixes with the other's."""
+    with shared(cluster, directory / "a", "a") as first, first.client as one:
+        until(lambda: one.status()["leadership"]["leads"])
+        with shared(cluster, directory / "b", "b") as second, second.client as two:
+            assert first.process is not None
+            assert two.status()["leadership"]["leads"] is False
+            assert two.status()["leadership"]["leader"]["pid"] == first.process.pid
+            two.create(STREAM, {"name": "s", "spec": {"subjects": ["x.>"]}})
+            until(lambda: one.get(STREAM, "s").status.state == "active")
+            first.kill()
+            until(lambda: two.status()["leadership"]["leads"])
+            two.create(SERVICE, {"name": "new", "spec": {}})
+            until(lambda: two.get(SERVICE, "new").status.state == "empty")
+            alone = on(cluster, directory / "c", prefix="")
+            assert alone.spawn().wait(20) == 5

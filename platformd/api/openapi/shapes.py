@@ -10,6 +10,7 @@ import msgspec
 from platformd.conductor.differences import FieldChange
 from platformd.conductor.facts import Dependent
 from platformd.coordination.contract import CompareOperator, CompareTarget, StoreStatus
+from platformd.coordination.recipes import Owner
 from platformd.model.component import ComponentState, JobCounts
 from platformd.queues.contract import ConsumerInfo
 
@@ -64,6 +65,15 @@ class QueueCounts(Shape, kw_only=True):
     sockets: dict[str, str]
 
 
+class Leadership(Shape, kw_only=True):
+    """Which of the daemons that share a store runs the controllers."""
+
+    shared: bool
+    leads: bool
+    """Whether this one does."""
+    leader: Owner | None
+
+
 class DaemonStatus(Shape, kw_only=True):
     """How the daemon is."""
 
@@ -75,6 +85,7 @@ class DaemonStatus(Shape, kw_only=True):
     pid: int
     state_dir: str
     node: str
+    leadership: Leadership
     jobs: JobCounts
     store: StoreStatus
     store_socket: str
