@@ -132,7 +132,8 @@ class Access:
             _check_names(self._origins, loopback=_over_loopback())
         g.principal = NOBODY
         g.principal = self._who(credentials)
-        set_acting(g.principal.name, asked.headers.get(REASON, ""))
+        reason = asked.headers.get(REASON, "")  # HTTP's headers are bytes; ours are UTF-8
+        set_acting(g.principal.name, reason.encode("latin-1", "replace").decode("utf-8", "replace"))
         rule = asked.url_rule
         if rule is None or asked.method == "OPTIONS":
             # What there is not, and what a path can be asked, is for all to know who may know anything.

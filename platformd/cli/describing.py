@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from platformd.cli.commands.events import TITLES as EVENT_TITLES
+from platformd.cli.commands.events import event_row, events_of
 from platformd.cli.commands.history import record_lines, records
-from platformd.cli.output import NONE, TONES, as_yaml, cell, lookup, safe
+from platformd.cli.output import NONE, TONES, as_yaml, cell, lookup, safe, table_of
 from platformd.client import control
 from platformd.client.http import make_request, path_of
 from platformd.core.errors import InvalidInput, NotFound, PlatformError
+from platformd.core.quantities import format_seconds
 from platformd.model.kind import Kind
 from platformd.model.kinds import KINDS
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 LAST: Final = 8
 """How many of the last changes are shown."""
+FIELDS: Final = 6
+"""How many changed fields of each are shown."""
 OWNED: Final = 50
 """How many of the resources that belong to it are shown of each kind."""
 SHOWN: Final = frozenset({"state", "reason", "message", "since", "observed_generation"})
@@ -27,7 +32,7 @@ SHOWN: Final = frozenset({"state", "reason", "message", "since", "observed_gener
 
 
 def facts_of(session: Session, kind: Kind, name: str, tenant: str) -> dict[str, Any]:
-    """Everything that is known of a resource: ``resource``, ``why``, ``owned``, ``history``.
+    """Everything that is known of a resource: itself, ``why``, ``owned``, ``controllers``, ``events``, ``history``.
 
     Raises:
         NotFound: it is not there.
@@ -37,6 +42,8 @@ def facts_of(session: Session, kind: Kind, name: str, tenant: str) -> dict[str, 
         "resource": resource,
         "why": why_not_ready(resource),
         "owned": list(_owned(session, resource, tenant)),
+        "controllers": _controllers(session, kind, name, tenant),
+        "events": _events(session, kind, name, tenant),
         "history": _history(session, kind, name, tenant),
     }
 
@@ -71,6 +78,24 @@ def _owned(session: Session, resource: Mapping[str, Any], tenant: str) -> Iterat
         for one in page.items:
             if lookup(one, "owner.uid") == uid:
                 yield {"kind": kind.name, "name": one.get("name"), "state": lookup(one, "status.state")}
+
+
+def _controllers(session: Session, kind: Kind, name: str, tenant: str) -> list[dict[str, Any]]:
+    """How the controllers stand to it; empty on a daemon that does not lead, or does not say."""
+    try:
+        path = path_of(kind.plural, name, "reconcile", tenant=tenant)
+        found: list[dict[str, Any]] = session.client.send(make_request("GET", path)).check().json()["items"]
+    except (NotFound, InvalidInput):
+        return []
+    return found
+
+
+def _events(session: Session, kind: Kind, name: str, tenant: str) -> list[Mapping[str, Any]]:
+    """The last events about it."""
+    try:
+        return events_of(session, {"spec.about.kind": kind.name, "spec.about.name": name}, tenant)[-LAST:]
+    except (NotFound, InvalidInput):
+        return []
 
 
 def _history(session: Session, kind: Kind, name: str, tenant: str) -> list[Mapping[str, Any]] | None:
@@ -116,10 +141,33 @@ def lines_of(facts: Mapping[str, Any], consumers: Sequence[Mapping[str, Any]] = 
             safe(f"  {one.get('name')}: {one.get('pending', 0)} pending, {one.get('ack_pending', 0)} unacknowledged")
             for one in consumers
         )
+    if facts["controllers"]:
+        yield from ("", "Controllers:")
+        yield from (safe(f"  {_controller_line(one)}") for one in facts["controllers"])
+    if facts["events"]:
+        yield from ("", "Last events:")
+        table = table_of(EVENT_TITLES)
+        yield from (f"  {line}" for line in table.lines([event_row(event) for event in facts["events"]]))
     if facts["history"]:
         yield from ("", "Last changes:")
         for record in facts["history"]:
-            yield from (safe(f"  {line}") for line in record_lines(record, named=False))
+            lines = list(record_lines(record, named=False, diff=record.get("what") != "created"))
+            yield from (safe(f"  {line}") for line in lines[: FIELDS + 1])
+            if len(lines) > FIELDS + 1:
+                yield f"      and more: platformd history {head['Name']}"
+
+
+def _controller_line(one: Mapping[str, Any]) -> str:
+    """How a controller stands to it, for people."""
+    since = one.get("seconds_since_success")
+    parts = [f"{one.get('controller')} is {one.get('state')}"]
+    if since is not None:
+        parts.append(f"looked at it with success {format_seconds(float(since))} ago")
+    if one.get("failures"):
+        parts.append(f"failed {one['failures']} times since: {one.get('last_error')}")
+    if one.get("next_try_seconds") is not None and one.get("failures"):
+        parts.append(f"tries again in {format_seconds(float(one['next_try_seconds']))}")
+    return ", ".join(parts)
 
 
 def _when(value: Any, now: int) -> str:

@@ -19,7 +19,7 @@ COMPLETE_VARIABLE: Final = "_PLATFORMD_COMPLETE"
 
 SECTIONS: Final = {
     "The daemon": ("run", "demo", "status", "tui"),
-    "Resources": ("get", "describe", "explain", "apply", "edit", "delete", "wait", "watch", "history"),
+    "Resources": ("get", "describe", "explain", "apply", "edit", "delete", "wait", "watch", "history", "events"),
     "Records": ("publish", "subscribe", "consume", "stream", "consumer", "bench"),
     "Components": ("component",),
     "Coordination": ("kv", "lease", "lock"),

@@ -82,11 +82,15 @@ def apply(
     tenant: str = DEFAULT_TENANT,
     dry_run: bool = False,
     expect_revision: int | None = None,
+    report: bool = False,
 ) -> Request:
-    """Make the resource what the document says: create it, or replace its spec, labels and annotations."""
+    """Make the resource what the document says: create it, or replace its spec, labels and annotations.
+
+    With ``report`` the answer tells what was done: see ``read_report``.
+    """
     document = document_of(resource)
     path = path_of(kind.plural, str(document.get("name", "")), tenant=tenant)
-    query = _query(apply=True, dry_run=dry_run)
+    query = _query(apply=True, dry_run=dry_run, report=report)
     return make_request("PUT", path, query=query, json=document, headers=_if_match(expect_revision))
 
 
@@ -117,10 +121,13 @@ def delete(
     tenant: str = DEFAULT_TENANT,
     dry_run: bool = False,
     expect_revision: int | None = None,
+    report: bool = False,
 ) -> Request:
     """Delete a resource. Answered 200 when it is gone, 202 when its controller has to clean up first."""
     path = path_of(kind.plural, name, tenant=tenant)
-    return make_request("DELETE", path, query=_query(dry_run=dry_run), headers=_if_match(expect_revision))
+    return make_request(
+        "DELETE", path, query=_query(dry_run=dry_run, report=report), headers=_if_match(expect_revision)
+    )
 
 
 def put_consumer(stream: str, name: str, config: Mapping[str, Any], *, tenant: str = DEFAULT_TENANT) -> Request:
@@ -168,6 +175,20 @@ def read_outcome(response: Response) -> Outcome:
     return "created" if response.status == 201 else "configured"
 
 
+def read_report(response: Response) -> dict[str, Any]:
+    """What an answer to a request with ``report`` says: outcome, resource, changes, more, dependents.
+
+    A daemon that reports nothing answers with the resource, of which only the outcome is known.
+
+    Raises:
+        PlatformError: the answer is a failure.
+    """
+    document = response.check().json()
+    if isinstance(document, dict) and "outcome" in document and "resource" in document:
+        return document
+    return {"outcome": read_outcome(response), "resource": document, "changes": [], "more": 0, "dependents": []}
+
+
 def document_of(resource: AnyResource | Mapping[str, Any]) -> dict[str, Any]:
     """The document (JSON types) to send for ``resource``; what the server owns in it is ignored there."""
     if isinstance(resource, msgspec.Struct):
@@ -175,8 +196,9 @@ def document_of(resource: AnyResource | Mapping[str, Any]) -> dict[str, Any]:
     return dict(resource)
 
 
-def _query(*, apply: bool = False, dry_run: bool = False) -> dict[str, str]:
-    return ({"apply": "true"} if apply else {}) | ({"dry_run": "true"} if dry_run else {})
+def _query(*, apply: bool = False, dry_run: bool = False, report: bool = False) -> dict[str, str]:
+    given = {"apply": apply, "dry_run": dry_run, "report": report}
+    return {name: "true" for name, value in given.items() if value}
 
 
 def _if_match(expect_revision: int | None) -> dict[str, str]:

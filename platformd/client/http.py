@@ -60,7 +60,7 @@ class Request:
         if not reason or self.safe:
             return self
         text = " ".join(reason.split()).encode().decode("latin-1")  # as HTTP takes UTF-8 in a header
-        return replace(self, headers=(*self.headers, ("x-reason", text)))
+        return replace(self, headers=(*self.headers, ("platformd-reason", text)))
 
     @property
     def repeatable(self) -> bool:

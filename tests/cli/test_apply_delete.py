@@ -32,7 +32,7 @@ def test_documents_are_created_changed_and_left_alone(cli: Cli, api: FakeApi, tm
     assert cli("apply", "-f", str(file)).out == "stream/alerts created\nstream/logs created\n"
     file.write_text(TWO.replace("logs.>", "log.>"))
     assert cli("apply", "-f", str(file)).out == "stream/alerts unchanged\nstream/logs configured\n"
-    assert [s.query for s in api.seen] == [{"apply": "true"}] * 4
+    assert [s.query for s in api.seen] == [{"apply": "true", "report": "true"}] * 4
     assert json.loads(api.seen[-1].body)["spec"] == {"subjects": ["log.>"]}
 
 
@@ -199,3 +199,31 @@ def test_a_deletion_that_is_not_clear_is_refused(cli: Cli, api: FakeApi, words: 
     """Nothing is deleted by kind alone, and contradictions are refused before anything is sent."""
     assert cli(*words.split()).code == 2
     assert api.seen == []
+
+
+def test_what_a_write_changes_is_told(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
+    """The fields that an apply changes, and what goes with what is deleted: as the daemon reports them."""
+    resource = api.put("streams", "alerts")
+    changes = [{"path": "spec.max_age", "before": "1d", "after": "7d"}, {"path": "labels.x", "after": "y"}]
+    dependents = [{"kind": "Pipeline", "name": "p", "depth": 1}]
+
+    def report(seen: Seen) -> tuple[int, dict[str, str], bytes] | None:
+        if seen.query.get("report") != "true":
+            return None
+        outcome = "configured" if seen.method == "PUT" else "deleted"
+        done = {"outcome": outcome, "resource": resource, "changes": changes, "more": 0, "dependents": dependents}
+        return 200, {"content-type": "application/json"}, json.dumps(done).encode()
+
+    api.answers.append(report)
+    file = tmp_path / "f.yaml"
+    file.write_text("kind: Stream\nname: alerts\nspec: {subjects: [a]}\n")
+    assert cli("apply", "-f", str(file), "--dry-run").out.splitlines() == [
+        "stream/alerts configured (dry run)",
+        '    spec.max_age: "1d" → "7d"',
+        '    +labels.x: "y"',
+    ]
+    assert cli("apply", "-f", str(file), "-o", "json").json()["items"][0]["changes"] == changes
+    assert cli("delete", "stream/alerts", "--dry-run").out.splitlines() == [
+        "stream/alerts deleted (dry run)",
+        "    pipeline/p goes with it",
+    ]

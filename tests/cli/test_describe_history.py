@@ -116,3 +116,48 @@ def test_what_keeps_a_resource_from_being_ready() -> None:
     assert going == ["it was deleted at T, and waits for streams to clean up"]
     assert len(why_not_ready(well | {"generation": 2})) == 1
     assert why_not_ready({"status": {"state": "pending"}}) == ["it is pending"]
+
+
+def about(kind: str, name: str, type_: str, last_at: str, reason: str) -> dict[str, Any]:
+    """An event's members."""
+    spec = {"about": {"kind": kind, "name": name}, "type": type_, "reason": reason, "message": f"{reason} it"}
+    return {"spec": spec, "status": {"state": "recorded", "count": 2, "last_at": last_at}}
+
+
+def test_what_happened(cli: Cli, api: FakeApi) -> None:
+    """The newest last; of everything, of a kind, of one; and as it comes."""
+    api.put("events", "e1", **about("Stream", "a", "warning", "2026-01-31T12:00:02Z", "Failed"))
+    api.put("events", "e2", **about("Stream", "b", "normal", "2026-01-31T12:00:01Z", "Began"))
+    api.put("events", "e3", **about("Node", "a", "normal", "2026-01-31T12:00:03Z", "Came"))
+    rows = [line.split()[1:] for line in cli("events").out.splitlines()]
+    assert rows == [
+        ["TYPE", "OBJECT", "REASON", "COUNT", "MESSAGE"],
+        ["normal", "stream/b", "Began", "2", "Began", "it"],
+        ["warning", "stream/a", "Failed", "2", "Failed", "it"],
+        ["normal", "node/a", "Came", "2", "Came", "it"],
+    ]
+    assert cli("events", "stream/a", "-o", "name").out == "event/e1\n"
+    assert api.seen[-1].query["field"] == "spec.about.kind=Stream,spec.about.name=a"
+    assert cli("events", "streams", "--type", "normal", "-o", "jsonpath=items[*].name").out == "e2\n"
+    assert cli("events", "--limit", "1", "-o", "name").out == "event/e3\n"
+    assert cli("events", "node/b").err == "nothing happened that is still known\n"
+    assert cli("events", "-w", "-A").code == 2
+
+
+def test_controllers_and_events_of_a_resource(cli: Cli, api: FakeApi) -> None:
+    """Describing tells whether its controller fails, when it tries again, and what it said."""
+    api.put("streams", "a", status={"state": "active"})
+    api.put("events", "e1", **about("Stream", "a", "warning", "2026-01-31T12:00:02Z", "Failed"))
+    looked = {
+        "controller": "streams", "state": "failing", "seconds_since_success": 61.0, "next_try_seconds": 4.0,
+        "failures": 3, "last_error": "no room",
+    }  # fmt: skip
+
+    def answer(seen: Seen) -> tuple[int, dict[str, str], bytes] | None:
+        body = json.dumps({"items": [looked]}).encode()
+        return (200, {"content-type": "application/json"}, body) if seen.path.endswith("/reconcile") else None
+
+    api.answers.append(answer)
+    out = cli("describe", "stream/a").out
+    assert "streams is failing, looked at it with success 1m1s ago, failed 3 times since: no room, tries again" in out
+    assert "Failed it" in out

@@ -95,6 +95,6 @@ def test_a_reason_goes_along(cli: Cli, api: FakeApi) -> None:
     """On what changes something, on one line, and not on what only reads."""
     api.put("streams", "a")
     assert cli("delete", "stream/a", "--reason", "old\n  naïve", "--no-wait").code == 0
-    assert api.seen[-1].headers["x-reason"].encode("latin-1").decode() == "old naïve"
+    assert api.seen[-1].headers["platformd-reason"].encode("latin-1").decode() == "old naïve"
     cli("api", "streams", "--reason", "because")
-    assert "x-reason" not in api.seen[-1].headers
+    assert "platformd-reason" not in api.seen[-1].headers

@@ -52,11 +52,11 @@ async def test_a_resource_from_its_making_to_its_end(api: FakeApi, path: Path) -
     async with client_of(path, reason="because") as client:
         made = await client.create("stream", {"name": "a", "spec": {"subjects": ["a"]}})
         assert made.spec.subjects == ("a",)
-        assert api.seen[-1].headers["x-reason"] == "because"
+        assert api.seen[-1].headers["platformd-reason"] == "because"
         applied = await client.apply("stream", {"name": "a", "spec": {"subjects": ["a", "b"]}})
         assert applied.outcome == "configured"
         assert (await client.get("stream", "a")).spec.subjects == ("a", "b")
-        assert "x-reason" not in api.seen[-1].headers
+        assert "platformd-reason" not in api.seen[-1].headers
         assert (await client.patch("stream", "a", {"spec": {"max_age": "1d"}})).spec.max_age == "1d"
         assert [one.name for one in (await client.list("streams")).items] == ["a"]
         assert await client.delete("stream", "a")

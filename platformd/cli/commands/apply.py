@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,6 +65,8 @@ def command(session: Session, files: Sequence[str], dry_run: bool, tenant: str, 
                 echo(document.subject)
             elif output == "table":
                 echo(f"{document.subject} {result['outcome']}{' (dry run)' if dry_run else ''}")
+                for line in change_lines(result) if result["outcome"] == "configured" else ():
+                    echo(line)
     finally:
         print_results(done, output)
     return codes[0] if codes else 0
@@ -73,8 +75,19 @@ def command(session: Session, files: Sequence[str], dry_run: bool, tenant: str, 
 def _apply(session: Session, document: Document, tenant: str, *, dry_run: bool) -> dict[str, Any]:
     from platformd.client import control
 
-    response = session.client.send(control.apply(document.kind, document.value, tenant=tenant, dry_run=dry_run))
-    return {"outcome": control.read_outcome(response), "dry_run": dry_run, "resource": response.json()}
+    request = control.apply(document.kind, document.value, tenant=tenant, dry_run=dry_run, report=True)
+    done = control.read_report(session.client.send(request))
+    return {"outcome": done["outcome"], "dry_run": dry_run, "changes": done["changes"], "resource": done["resource"]}
+
+
+def change_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """The fields that a write changed, for people."""
+    from platformd.cli.differences import MISSING, Difference
+    from platformd.cli.output import safe
+
+    for change in result["changes"]:
+        one = Difference(str(change.get("path")), change.get("before", MISSING), change.get("after", MISSING))
+        yield "    " + safe(one.line())
 
 
 def print_results(results: list[dict[str, Any]], output: str) -> None:

@@ -70,7 +70,7 @@ def command(
     """
     from platformd.cli.commands.apply import print_results
     from platformd.cli.main import report
-    from platformd.cli.output import echo
+    from platformd.cli.output import echo, safe
     from platformd.core.errors import NotFound, PlatformError, Unavailable
     from platformd.core.quantities import seconds
 
@@ -94,6 +94,8 @@ def command(
             elif output == "table":
                 said = "deletion requested" if result["outcome"] == "deleting" else result["outcome"]
                 echo(f"{kind.singular}/{name} {said}{' (dry run)' if dry_run else ''}")
+                for one in result["dependents"]:
+                    echo(safe(f"    {one['kind'].lower()}/{one['name']} goes with it"))
     finally:
         print_results(done, output)
     return codes[0] if codes else 0
@@ -115,14 +117,17 @@ def _wanted(what: Sequence[str], files: Sequence[str]) -> list[tuple[Kind, str]]
 def _delete(session: Session, kind: Kind, name: str, tenant: str, *, dry_run: bool, patience: float) -> dict[str, Any]:
     from platformd.client import control
 
-    response = session.client.send(control.delete(kind, name, tenant=tenant, dry_run=dry_run)).check()
-    resource = response.json()
+    request = control.delete(kind, name, tenant=tenant, dry_run=dry_run, report=True)
+    response = session.client.send(request)
+    done = control.read_report(response)
+    resource = done["resource"]
     gone = response.status != 202 or dry_run
     if not gone and patience > 0:
         uid = resource.get("uid") if isinstance(resource, dict) else None
         wait_gone(session, kind, name, tenant, uid, patience)
         gone = True
-    return {"outcome": "deleted" if gone else "deleting", "dry_run": dry_run, "resource": resource}
+    outcome = "deleted" if gone else "deleting"
+    return {"outcome": outcome, "dry_run": dry_run, "dependents": done["dependents"], "resource": resource}
 
 
 def wait_gone(session: Session, kind: Kind, name: str, tenant: str, uid: Any, patience: float) -> None:
