@@ -143,7 +143,8 @@ class Access:
         if of == "keys":
             self._check_any(operation)
         else:
-            check(g.principal, operation, _tenant() if of == "tenant" else None, f"{asked.method} {asked.path}")
+            whose = _tenant(operation) if of == "tenant" else None
+            check(g.principal, operation, whose, f"{asked.method} {asked.path}")
 
     def _who(self, credentials: PeerCredentials | None) -> Principal:
         shown = asked.headers.get("Authorization")
@@ -175,13 +176,13 @@ class Access:
             self._gate.refused(principal(), operation, address(), error)
 
 
-def _tenant() -> str | None:
-    """Whose what is asked for is: the tenant's in the path, unless its kind is the facility's."""
+def _tenant(operation: str) -> str | None:
+    """Whose what is asked for is: the tenant's in the path, unless its kind says otherwise."""
     arguments = asked.view_args or {}
-    kind = BY_PLURAL.get(arguments.get("plural", ""))
-    if kind is not None and kind.facility:
-        return None
     tenant: str = arguments.get("tenant", DEFAULT_TENANT)
+    kind = BY_PLURAL.get(arguments.get("plural", ""))
+    if kind is not None:
+        return kind.whose(tenant, operation)
     # The engine takes ``T..N`` for stream N of tenant T, wherever it stands in the path.
     return stream_tenant(engine_name(arguments["name"], tenant)) if ".." in arguments.get("name", "") else tenant
 

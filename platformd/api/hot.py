@@ -118,7 +118,7 @@ class HotPaths:
         kind = self._kinds.get(match[1]) if match else None
         if match is None or kind is None:
             return None
-        tenant = None if kind.facility else DEFAULT_TENANT
+        tenant = kind.whose(DEFAULT_TENANT, "resources.read")
         check(self._gate.peer(credentials), "resources.read", tenant, "")
         resource = await self._conductor.get(kind, match[2].decode())
         body = encode(resource)

@@ -50,7 +50,7 @@ class Transactions:
             raise Unprocessable("is not a valid transaction", subject="transaction", errors=tuple(errors))
         for i, change in enumerate(wanted.changes):
             kind = self._conductor.kind_named(change.kind)
-            whose = None if kind is not None and kind.facility else tenant
             operation = "resources.delete" if change.op == "delete" else "resources.write"
+            whose = tenant if kind is None else kind.whose(tenant, operation)
             check(principal(), operation, whose, f"changes[{i}]")
         return reply(await transact(self._conductor, wanted, tenant, also=check_steps, dry_run=dry_run))

@@ -84,7 +84,7 @@ def _listen(settings: Settings) -> list[BoundSocket]:
         bound.append(bind_unix(settings.socket_path, int(settings.daemon.socket_mode, 8)))
     try:
         if settings.http.listen:
-            bound.append(bind_tcp(settings.http.listen))
+            bound.append(bind_tcp(settings.http))
     except BaseException:
         for each in bound:
             each.release()

@@ -8,7 +8,8 @@ and what is not in it is refused.
 A principal that is bound to a tenant may do what both its role and the role ``tenant`` may do: binding only takes away.
 
 What belongs to a tenant
-    - resources that name it; of kinds that are the facility's (``Kind.facility``) none do
+    - resources that name it; of kinds that are the facility's (``Kind.facility``) none do, and of what it is given or
+      told (``Kind.granted``: quotas, events, bridges) it only reads
     - streams that it has, and what is published to them and consumed
     - keys below ``tenants/NAME/`` of the users' part of the store, and the locks, elections and barriers whose names
       begin so; every other key is nobody's

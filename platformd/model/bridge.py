@@ -381,6 +381,7 @@ BRIDGE = Kind(
     spec=BridgeSpec,
     status=BridgeStatus,
     aliases=("br",),
+    granted=True,  # it connects anywhere, with the secrets of the whole site
     example={
         "direction": "source",
         "kafka": {"bootstrap_servers": ["localhost:9092"]},

@@ -54,6 +54,7 @@ EVENT = Kind(
     spec=EventSpec,
     status=EventStatus,
     aliases=("ev",),
+    granted=True,
     recorded=False,
     example={"about": {"kind": "Stream", "name": "alerts"}, "reason": "Moved", "message": "to the second disk"},
     filters={"kind": "spec.about.kind", "name": "spec.about.name", "type": "spec.type", "reason": "spec.reason"},

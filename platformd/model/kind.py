@@ -95,6 +95,8 @@ class Kind:
     by itself, in numbers."""
     facility: bool = False
     """Whether its resources are the whole facility's, whatever tenant they name: see ``platformd.model.access``."""
+    granted: bool = False
+    """Whether its resources are what a tenant is given or told: its principals read them, and do not write them."""
     subjects: Subjects = lambda _: ()
     """What a spec says of subjects."""
 
@@ -102,6 +104,10 @@ class Kind:
     def resource_type(self) -> Any:
         """The typed envelope, for decoding."""
         return Resource[self.spec, self.status]  # type: ignore[name-defined]
+
+    def whose(self, tenant: str, operation: str) -> str | None:
+        """Whose its resources in ``tenant`` are to ``operation``: the tenant's, or ``None``, the facility's."""
+        return None if self.facility or (self.granted and operation != "resources.read") else tenant
 
     @property
     def singular(self) -> str:

@@ -69,6 +69,7 @@ QUOTA = Kind(
     spec=QuotaSpec,
     status=QuotaStatus,
     aliases=("qt",),
+    granted=True,
     checks=(_check_limits,),
     example={"limits": [{"kind": "Stream", "count": 20, "sums": {"spec.max_bytes": "100GiB"}}]},
     columns=(

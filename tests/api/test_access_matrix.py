@@ -91,10 +91,11 @@ def _questions(rule: Rule, operation: str, of: str) -> Iterator[Question]:
             yield from _key_questions(rule, method, operation)
             continue
         for tenant in (MINE, THEIRS) if "tenant" in rule.arguments else ("default",):
-            for plural in ("services", "nodes") if "plural" in rule.arguments else ("",):
+            for plural in ("services", "nodes", "quotas") if "plural" in rule.arguments else ("",):
                 values = VALUES | {"tenant": tenant, "plural": plural}
                 path = _path(rule, values)
-                whose = None if of == "facility" or plural == "nodes" else tenant
+                given = plural == "quotas" and operation != "resources.read"  # nobody lifts a quota of their own
+                whose = None if of == "facility" or plural == "nodes" or given else tenant
                 yield Question(method, path, operation, whose, {}, rule.websocket)
 
 
@@ -233,3 +234,23 @@ async def test_a_lease_that_holds_others_keys_is_not_there(stored: Served) -> No
     assert (await client.request("DELETE", f"/v1/leases/{mine}")).json["deleted"] == 1
     gate.peer = admin  # type: ignore[method-assign]
     assert (await client.request("GET", f"/v1/kv/tenants/{THEIRS}/k")).status == 200
+
+
+async def test_a_transaction_asks_for_each_of_its_changes(stored: Served) -> None:
+    """A tenant changes its own resources at once, and neither lifts its quota nor touches nodes on the way."""
+    client = await stored.client()
+    stored.context.gate.peer = lambda _: WHO[2]  # type: ignore[method-assign]
+    path = f"/v1/tenants/{MINE}/transactions"
+    own = {"op": "apply", "kind": "Service", "name": "s", "document": {"spec": {}}}
+    limits = {"spec": {"limits": [{"kind": "Stream", "count": 1000}]}}
+    for change in (
+        {"op": "apply", "kind": "Quota", "name": "q", "document": limits},
+        {"op": "delete", "kind": "Quota", "name": "q"},
+        {"op": "apply", "kind": "Node", "name": "n", "document": {"spec": {}}},
+        {"op": "delete", "kind": "Event", "name": "e"},
+    ):
+        assert (await client.request("POST", path, {"changes": [own, change]})).status == 403, change
+    stolen = {"op": "apply", "kind": "Stream", "name": "x", "document": {"spec": {"subjects": ["alerts.>"]}}}
+    assert (await client.request("POST", path, {"changes": [own, stolen]})).status == 422
+    assert (await client.request("GET", f"/v1/tenants/{MINE}/services/s")).status == 404
+    assert (await client.request("POST", path, {"changes": [own]})).status == 200
