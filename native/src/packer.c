@@ -4,7 +4,8 @@
  * nothing left to compress. One segment is compressed at a time, then the next stream has its turn. After a failure
  * (the disk is full) the stream waits for RETRY_NS; others go on.
  *
- * The thread runs at the lowest priority: when others want the processor it gets about a hundredth of it.
+ * The thread runs at a low priority: when others want all of the processor it gets about a tenth of a core. Less would
+ * let a machine that is always busy fall behind for ever.
  */
 #include "packer.h"
 
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 #define RETRY_NS ((uint64_t)60 * 1000000000u)
-#define NICEST   19
+#define NICE     10
 
 void pd_packer_init(struct pd_packer *packer, const struct pd_zstd *zstd)
 {
@@ -101,7 +102,7 @@ static void *run(void *context)
     struct pd_packer *packer = context;
     struct pd_pack_tools tools = {0};
     pthread_setname_np(pthread_self(), "pd-compress");
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICEST);
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
     pthread_mutex_lock(&packer->lock);
     while (!packer->stopping) {
         uint64_t until_ns;

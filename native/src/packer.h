@@ -1,4 +1,4 @@
-/* The thread that compresses sealed segments: one for the engine, at the lowest priority. */
+/* The thread that compresses sealed segments: one for the engine, at a low priority. */
 #ifndef PD_PACKER_H
 #define PD_PACKER_H
 

@@ -58,7 +58,7 @@ size_t count_files(const char *directory, const char *suffix)
 
 bool wait_for_files(const char *directory, const char *suffix, size_t count)
 {
-    for (int i = 0; i < 30000 && count_files(directory, suffix) != count; i++)
+    for (int i = 0; i < 120000 && count_files(directory, suffix) != count; i++)
         poll(NULL, 0, 1);
     return count_files(directory, suffix) == count;
 }

@@ -20,7 +20,7 @@ static void append_until(struct stream_rig *rig, uint64_t last)
 
 static bool wait_for_advisory(struct stream_rig *rig, pd_advisory *advisory)
 {
-    for (int i = 0; i < 30000; i++) {
+    for (int i = 0; i < 120000; i++) {
         if (pd_advisories_take(rig->engine, advisory, 1) == 1)
             return true;
         poll(NULL, 0, 1);

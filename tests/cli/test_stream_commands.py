@@ -11,6 +11,7 @@ from itertools import count
 
 import pytest
 
+from platformd.cli.commands.stream import bytes_on_disk
 from platformd.core.errors import PreconditionFailed
 from platformd.core.processes import own_module
 from tests.support.daemon import DaemonProcess, environment, short_directory
@@ -239,3 +240,22 @@ def test_tenants_have_streams_of_their_own(cli: Cli, daemon: DaemonProcess) -> N
         assert cli("stream", "peek", "mine").code == 3
     finally:
         cli("stream", "delete", "mine", *there)
+
+
+def test_what_compression_saves_is_shown() -> None:
+    """The bytes on the disk, and where something is compressed those without it and the ratio."""
+    assert bytes_on_disk({"bytes": 2048}) == "2.0KiB"
+    assert bytes_on_disk({"bytes": 2048, "uncompressed_bytes": 2048}) == "2.0KiB"
+    shown = bytes_on_disk({"bytes": 2048, "uncompressed_bytes": 7168})
+    assert shown == "2.0KiB on the disk, 7.0KiB uncompressed (ratio 3.50)"
+
+
+def test_a_compressed_stream(cli: Cli, daemon: DaemonProcess) -> None:
+    """Compression is asked for when a stream is made, and shown in the wide table and with the stream."""
+    cli("stream", "create", "packed", "--subject", "packed.>", "--compression", "zstd")
+    head, *rows = cli("stream", "ls", "-o", "wide").out.splitlines()
+    assert "COMPRESSION" in head
+    assert "RATIO" in head
+    assert any("packed" in row and "zstd" in row for row in rows)
+    assert "zstd" in cli("stream", "info", "packed").out
+    cli("stream", "delete", "packed")

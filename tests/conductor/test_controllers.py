@@ -123,6 +123,7 @@ class FakeStreams:
             config=config,
             messages=5,
             bytes=10,
+            uncompressed_bytes=35,
             first_sequence=1,
             last_sequence=5,
             consumers=0,
@@ -161,6 +162,7 @@ SPEC: dict[str, Sequence[str] | str | int] = {
     "max_record_bytes": "1KiB",
     "discard": "new",
     "retention": "work_queue",
+    "compression": "zstd",
 }
 
 
@@ -171,8 +173,10 @@ async def test_a_stream_is_made_changed_and_removed(conductor: Conductor, stream
     config = streams.there["s"]
     assert (config.max_records_per_subject, config.retention) == (2, "work_queue")
     assert (config.max_age, config.max_records, config.max_record_bytes, config.discard) == (3600, 7, 1024, "new")
+    assert config.compression == "zstd"
     status = (await conductor.get(STREAM, "s")).status
     assert (status.messages, status.first_record_at, status.last_record_at) == (5, "2017-07-14T02:40:00.000000Z", None)
+    assert (status.bytes, status.compression_ratio) == (10, 3.5)
     await conductor.patch(STREAM, "s", "default", {"spec": {"max_bytes": "2MiB"}})
 
     async def is_changed() -> bool:

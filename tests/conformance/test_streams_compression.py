@@ -42,7 +42,7 @@ async def publish(streams, first, last):
 
 
 async def until(holds):
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while True:
             if holds():
                 return

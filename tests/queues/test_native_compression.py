@@ -29,7 +29,7 @@ async def fill(streams, batches=100):
 
 async def until_packed(directory):
     log = directory / "streams" / "s" / "log"
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while True:
             if len(list(log.glob("*.seg"))) == 1:
                 return sorted(log.glob("*.zst"))

@@ -97,7 +97,7 @@ def _facts(name: str, found: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "subjects": config["subjects"],
         "records": found["messages"],
-        "bytes": _bytes_on_disk(found),
+        "bytes": bytes_on_disk(found),
         "sequences": f"{found['first_sequence']} to {found['last_sequence']}" if found["messages"] else "",
         "last sequence": "" if found["messages"] else found["last_sequence"],
         **times,
@@ -110,7 +110,8 @@ def _facts(name: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _bytes_on_disk(found: dict[str, Any]) -> str:
+def bytes_on_disk(found: dict[str, Any]) -> str:
+    """What a stream's records take, and what compression saves of it."""
     from platformd.core.quantities import format_bytes
 
     stored, plain = found["bytes"], found.get("uncompressed_bytes", 0)
