@@ -351,6 +351,7 @@ def main(settings: Settings) -> int:
     """Run the daemon until it is told to stop; the process's exit code."""
     configure_logging(settings.daemon.log_level, settings.daemon.log_format)
     errors: list[PlatformError] = []
+    garbage.rest()
     try:
         trio.run(Daemon(settings, Notifier()).run)
     except* PlatformError as group:

@@ -108,7 +108,7 @@ def from_stored(kind: Kind, value: bytes, revision: int) -> AnyResource:
         Corrupted: the value is not one; it was written by something else or by a newer version.
     """
     try:
-        resource: AnyResource = msgspec.json.decode(value, type=kind.resource_type)
+        resource = kind.from_json(value)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Corrupted(
             f"a stored {kind.name} cannot be read: {error}",

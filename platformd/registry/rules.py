@@ -6,9 +6,8 @@ from platformd.model.resource import AnyResource
 from platformd.model.service import EndpointStatus, ServiceStatus
 
 
-def service_status(service: AnyResource, endpoints: tuple[AnyResource, ...]) -> ServiceStatus:
-    """The status of ``service`` when ``endpoints`` are all endpoints of its tenant."""
-    count = sum(e.spec.service == service.name and e.deleting_at is None for e in endpoints)
+def service_status(service: AnyResource, count: int) -> ServiceStatus:
+    """The status of ``service`` when it has ``count`` endpoints that stay."""
     return ServiceStatus(
         state="available" if count else "empty",
         reason="" if count else "NoEndpoints",
