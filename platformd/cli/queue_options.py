@@ -12,6 +12,7 @@ from platformd.core.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from platformd.client.queues import ClientTls
+    from platformd.client.target import Target
 
 KEY: Final = "platformd.queue-options"
 """Where click keeps what the options said."""
@@ -53,6 +54,9 @@ def _remember(context: click.Context, parameter: click.Parameter, value: str | N
 def queue_place(session: Session, socket: Literal["ingest", "fetch", "live"]) -> tuple[str, ClientTls | None]:
     """The address of a queue socket, and what TLS needs there: as the options say, else as the daemon does.
 
+    Files that are good for the control API (``--ca-file`` and so on, or a context's) are good for a queue socket with
+    TLS, where the options name no others.
+
     Raises:
         Unavailable: the daemon has none (yet), or none that can be reached from here.
         InvalidInput: there are files for TLS, and the daemon has no address with TLS.
@@ -63,10 +67,11 @@ def queue_place(session: Session, socket: Literal["ingest", "fetch", "live"]) ->
     said: dict[str, str] = dict(context.meta.get(KEY, {})) if context is not None else {}
     url = said.pop("url", "")
     tls = ClientTls(**said) if said else None
+    target = session.target()
     if url:
-        return url, tls
+        return url, _with_files_of(target, url, said, tls)
     addresses = _addresses(session)
-    host = session.target().host if session.target().unix is None else ""
+    host = target.host if target.unix is None else ""
     if tls is not None:
         names: tuple[str, ...] = (f"{socket}-tls",)
     elif host and not _is_loopback(host):
@@ -75,7 +80,7 @@ def queue_place(session: Session, socket: Literal["ingest", "fetch", "live"]) ->
         names = (socket,)
     address = next((addresses[name] for name in names if name in addresses), None)
     if address is not None:
-        return _reachable(address, host), tls
+        return _reachable(address, host), _with_files_of(target, address, said, tls)
     if tls is not None:
         raise InvalidInput(
             f"there are files for TLS, and the daemon's {socket} socket has no address with TLS",
@@ -88,6 +93,18 @@ def queue_place(session: Session, socket: Literal["ingest", "fetch", "live"]) ->
         subject=str(session.target()),
         hint=f"see `platformd status`{settings}",
     )
+
+
+def _with_files_of(target: Target, address: str, said: dict[str, str], tls: ClientTls | None) -> ClientTls | None:
+    from platformd.client.queues import ClientTls
+
+    own = target.credentials
+    if not address.startswith("tls+tcp:"):
+        return tls
+    files = {"ca_file": own.ca_file} | (
+        {} if "cert_file" in said else {"cert_file": own.cert_file, "key_file": own.key_file}
+    )
+    return ClientTls(**(files | said))
 
 
 def _addresses(session: Session) -> dict[str, str]:

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from platformd.cli.queue_options import KEY, queue_place
-from platformd.client.http import Target
+from platformd.client.queues import ClientTls
+from platformd.client.target import Credentials, Target
 from platformd.core.clock import SystemClock
 from platformd.core.errors import InvalidInput, Unavailable
 from platformd.core.settings import QueueSettings
@@ -56,6 +57,28 @@ def test_which_address_is_taken(target, socket, said, expected):
         else:
             with pytest.raises(expected, match=socket):
                 queue_place(session, socket)
+
+
+def test_files_of_the_control_api_are_good_for_the_queues(cli):
+    """What the control API is asked with is used for a queue socket with TLS, unless the options name something else."""
+    own = Credentials(ca_file="ca", cert_file="cert", key_file="key")
+    target = Target(host="site.example", port=1, tls=True, credentials=own)
+    session = SimpleNamespace(
+        target=lambda: target, client=SimpleNamespace(status=lambda: {"queues": {"sockets": ALL}}), environ={}
+    )
+    for said, expected in (
+        ({}, ClientTls(ca_file="ca", cert_file="cert", key_file="key")),
+        ({"cert_file": "other"}, ClientTls(ca_file="ca", cert_file="other")),
+        (
+            {"ca_file": "mine", "server_name": "x"},
+            ClientTls(ca_file="mine", cert_file="cert", key_file="key", server_name="x"),
+        ),
+        ({"url": "tls+tcp://there:9"}, ClientTls(ca_file="ca", cert_file="cert", key_file="key")),
+        ({"url": "tcp://there:9"}, None),
+    ):
+        with click.Context(click.Command("x")) as context:
+            context.meta[KEY] = dict(said)
+            assert queue_place(session, "ingest")[1] == expected
 
 
 @contextmanager
