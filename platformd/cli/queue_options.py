@@ -101,9 +101,9 @@ def _with_files_of(target: Target, address: str, said: dict[str, str], tls: Clie
     own = target.credentials
     if not address.startswith("tls+tcp:"):
         return tls
-    files = {"ca_file": own.ca_file} | (
-        {} if "cert_file" in said else {"cert_file": own.cert_file, "key_file": own.key_file}
-    )
+    files = {"ca_file": own.ca_file}
+    if "cert_file" not in said:
+        files |= {"cert_file": own.cert_file, "key_file": own.key_file}
     return ClientTls(**(files | said))
 
 

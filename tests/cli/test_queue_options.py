@@ -59,8 +59,8 @@ def test_which_address_is_taken(target, socket, said, expected):
                 queue_place(session, socket)
 
 
-def test_files_of_the_control_api_are_good_for_the_queues(cli):
-    """What the control API is asked with is used for a queue socket with TLS, unless the options name something else."""
+def test_files_of_the_control_api_are_good_for_the_queues():
+    """What the control API is asked with is good for a queue socket with TLS, unless options name others."""
     own = Credentials(ca_file="ca", cert_file="cert", key_file="key")
     target = Target(host="site.example", port=1, tls=True, credentials=own)
     session = SimpleNamespace(
