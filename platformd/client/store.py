@@ -28,7 +28,7 @@ import trio
 
 from platformd.client.http import HINT_NOT_RUNNING, Target
 from platformd.client.store_core import Call, StoreCore
-from platformd.client.store_requests import Backoff, Pages, connect_socket, refuse_snapshot, store_socket
+from platformd.client.store_requests import Backoff, Pages, connect_socket, refuse_snapshot, store_socket, store_token
 from platformd.client.store_watching import WatchCore
 from platformd.coordination.codec import frames
 from platformd.coordination.codec.requests import wire_txn
@@ -80,11 +80,12 @@ async def connect_store(
     Raises:
         Unavailable: nobody answers there.
         Forbidden: this user may not open the socket.
+        Unauthorized: the target's token is not good.
         Unsupported: the daemon is of another version.
         InvalidInput: the target is not on a Unix socket.
         LimitReached: the daemon has too many connections.
     """
-    store = RemoteStore(store_socket(target), name, patience, chance)
+    store = RemoteStore(store_socket(target), name, patience, chance, store_token(target))
     sock = await store.dial()
     try:
         async with trio.open_nursery() as nursery:
@@ -105,11 +106,11 @@ async def connect_store(
 class RemoteStore:
     """``contract.Store`` over a connection. Made by ``connect_store``; for the tasks of one trio loop."""
 
-    def __init__(self, path: str, name: str, patience: float, chance: Callable[[], float]) -> None:
+    def __init__(self, path: str, name: str, patience: float, chance: Callable[[], float], token: str = "") -> None:
         self._path = path
         self._patience = patience
         self._backoff = Backoff(chance, patience)
-        self._core = StoreCore(name, path)
+        self._core = StoreCore(name, path, token)
         self._leases = RemoteLeases(self._ask)
         self._sock: socket.socket | None = None
         self._rest = memoryview(b"")

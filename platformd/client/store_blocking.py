@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from platformd.client.http import HINT_NOT_RUNNING, Target
 from platformd.client.store_core import Call, StoreCore
-from platformd.client.store_requests import Backoff, Pages, connect_socket, refuse_snapshot, store_socket
+from platformd.client.store_requests import Backoff, Pages, connect_socket, refuse_snapshot, store_socket, store_token
 from platformd.client.store_watching import WatchCore
 from platformd.coordination.codec import frames
 from platformd.coordination.codec.requests import wire_txn
@@ -70,7 +70,7 @@ def connect_store_blocking(
 
     Raises: as ``platformd.client.store.connect_store``.
     """
-    store = BlockingStore(store_socket(target), name, timeout, chance)
+    store = BlockingStore(store_socket(target), name, timeout, chance, store_token(target))
     try:
         yield store
     finally:
@@ -80,8 +80,8 @@ def connect_store_blocking(
 class BlockingStore:
     """``contract.Store`` with methods that block. Made by ``connect_store_blocking``; for any number of threads."""
 
-    def __init__(self, path: str, name: str, timeout: float, chance: Callable[[], float]) -> None:
-        self._how = (path, name, chance, timeout)
+    def __init__(self, path: str, name: str, timeout: float, chance: Callable[[], float], token: str = "") -> None:
+        self._how = (path, name, chance, timeout, token)
         self._path = path
         self._timeout = timeout
         self._line = _Line(*self._how)
@@ -297,12 +297,12 @@ class _Line:
     ``turn`` is for one thread at a time; the rest for any.
     """
 
-    def __init__(self, path: str, name: str, chance: Callable[[], float], patience: float) -> None:
+    def __init__(self, path: str, name: str, chance: Callable[[], float], patience: float, token: str = "") -> None:
         self.lock = threading.Lock()
         """For the core, and for who reads; never held while waiting."""
         self._sending = threading.Lock()
         self._path = path
-        self._core = StoreCore(name, path)
+        self._core = StoreCore(name, path, token)
         self._backoff = Backoff(chance, patience)
         self._sock: socket.socket | None = None
         self._closed = False

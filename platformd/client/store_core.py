@@ -62,8 +62,9 @@ class StoreCore:
         subject: the address, for messages.
     """
 
-    def __init__(self, name: str, subject: str) -> None:
+    def __init__(self, name: str, subject: str, token: str = "") -> None:
         self._name = name
+        self._token = token
         self._subject = subject
         self._frames = FrameBuffer(MAX_REPLY)
         self._hello: HelloReply | None = None
@@ -95,7 +96,7 @@ class StoreCore:
         self._frames = FrameBuffer(MAX_REPLY)
         self._goodbye = False
         self._out.clear()
-        append_frame(self._out, (frames.HELLO, MAGIC, VERSION, self._name))
+        append_frame(self._out, (frames.HELLO, MAGIC, VERSION, self._name, *([self._token] if self._token else [])))
 
     def take(self) -> bytearray:
         """What is to be sent now; from here on it counts as sent."""

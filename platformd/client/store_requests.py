@@ -44,6 +44,17 @@ def store_socket(target: Target | str | Path | None) -> str:
     return str(path if path.suffix == ".store" else store_socket_for(path))
 
 
+def store_token(target: Target | str | Path | None) -> str:
+    """The token that goes with a target; empty for none, and for a path, where the kernel says who asks.
+
+    Raises:
+        InvalidInput: its file cannot be used.
+    """
+    if target is None:
+        target = default_target(os.environ)
+    return target.credentials.read_token() if isinstance(target, Target) else ""
+
+
 def connect_socket(path: str) -> socket.socket:
     """A socket that is connected to ``path``, not blocking. It does not wait: Unix sockets connect at once or never.
 

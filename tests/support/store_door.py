@@ -21,12 +21,14 @@ from tests.support.daemon import short_directory
 
 
 @asynccontextmanager
-async def served(store: Store, directory: Path, *, grace: float = 5.0, **door: Any) -> AsyncIterator[Path]:
+async def served(
+    store: Store, directory: Path, *, grace: float = 5.0, gate: Gate | None = None, **door: Any
+) -> AsyncIterator[Path]:
     """A door to ``store``, for as long as the block lasts; the path of the control socket that it would be beside."""
     settings = Settings(daemon=DaemonSettings(socket=str(directory / "p.sock")), door=DoorSettings(**door))
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
-        gate = Gate(settings.access, store, SystemClock())
+        gate = gate or Gate(settings.access, store, SystemClock())
         await nursery.start(partial(serve_door, store, settings, gate=gate, stopping=stopping, grace=grace))
         try:
             yield settings.socket_path

@@ -31,7 +31,7 @@ from platformd.coordination.codec.requests import CancelRequest, CreditRequest, 
 from platformd.coordination.contract import Compare, Operation, Store, TxnResult
 from platformd.core.errors import Forbidden, InvalidInput, PlatformError, Unauthorized, Unsupported
 from platformd.core.peers import PeerCredentials
-from platformd.model.access import NOBODY
+from platformd.model.access import NOBODY, Principal
 
 log = logging.getLogger("platformd.api.door")
 
@@ -94,9 +94,8 @@ class Connection:
         self._sock = sock
         self._peer = peer
         self._bounds = bounds
-        self._principal = NOBODY if peer is None else gate.peer(peer)
-        self._store = guarded(store, self._principal)
-        self._quick = self._store.txn_soon if isinstance(self._store, QuickStore) else None
+        self._whole = store
+        self._enter_as(NOBODY if peer is None else gate.peer(peer))
         self._frames = FrameBuffer(bounds.max_frame)
         self._outbox = Outbox(sock)
         self._watches: dict[int, Watch] = {}
@@ -109,6 +108,12 @@ class Connection:
         self._nursery: trio.Nursery
         self._heavy: Crew[Job]
         self._light: Crew[Job]
+
+    def _enter_as(self, principal: Principal) -> None:
+        """From now on this is who asks."""
+        self._principal = principal
+        self._store = guarded(self._whole, principal)
+        self._quick = self._store.txn_soon if isinstance(self._store, QuickStore) else None
 
     def stop(self) -> None:
         """Read no more; answer what was read, say goodbye and close."""
@@ -166,6 +171,8 @@ class Connection:
         Raises:
             InvalidInput: it says something else.
             Unsupported: it is of another version.
+            Unauthorized: its token is not good.
+            LimitReached: too many tokens from there were not good.
             TooLarge: its first message is over the limit.
         """
         while (message := self._frames.next()) is None:
@@ -182,11 +189,19 @@ class Connection:
                 subject="store door",
                 hint="use a client and a daemon of the same release",
             )
+        if hello.token:
+            self._enter_as(self._gate.token(hello.token, self._address))
+            self._nursery.start_soon(self._end_with, hello.token)
         bounds = self._bounds
         limits = (bounds.max_frame, bounds.max_in_flight, bounds.max_credit)
         self._outbox.put((frames.HELLO, MAGIC, VERSION, f"platformd {__version__}", *limits))
         log.debug("%r of process %s connected", hello.name, self._peer.pid if self._peer else "?")
         return True
+
+    async def _end_with(self, token: str) -> None:
+        """Stop when the token does not count any more; a client that connects again is told why."""
+        await self._gate.wait_ended(token)
+        self.stop()
 
     async def _read(self) -> None:
         """Take requests until the client ends the connection, or the reading scope is cancelled.
@@ -335,11 +350,14 @@ class Connection:
         self._bytes_in_flight -= size
         self._reader.unpark()
 
+    @property
+    def _address(self) -> str:
+        return f"unix:{self._peer.pid}" if self._peer else "store door"
+
     def _note(self, error: PlatformError) -> None:
         """Put down a refusal; other errors are none."""
         if isinstance(error, Forbidden | Unauthorized):
-            address = f"unix:{self._peer.pid}" if self._peer else "store door"
-            self._gate.refused(self._principal, str(error.details.get("operation", "store door")), address, error)
+            self._gate.refused(self._principal, str(error.details.get("operation", "store door")), self._address, error)
 
 
 def _is_small(request: TxnRequest) -> bool:

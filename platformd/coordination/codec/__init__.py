@@ -15,7 +15,8 @@ order, each with the id of its request. Requests that are in flight together are
 
 From the client (keys and values are msgpack ``bin``, revisions and lease ids are integers of 63 bits)::
 
-    [ 0, "platformd-store", version, name=""]                               hello; name is the program's, for logs
+    [ 0, "platformd-store", version, name="", token=""]                     hello; name is the program's, for logs;
+                                                                            without a token the peer asks
     [ 1, id, key, revision=0]                                               get
     [ 2, id, key, end, revision=0, limit=0, keys_only=false,
          count_only=false, order="key"]                                     list; may be answered in part

@@ -58,6 +58,8 @@ class Hello(_Message, frozen=True, tag=frames.HELLO):
     magic: str
     version: int
     name: str = ""
+    token: str = ""
+    """Who asks; without it, the peer of the socket."""
 
 
 class GetRequest(_Message, frozen=True, tag=frames.GET):

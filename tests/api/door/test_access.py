@@ -8,14 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from platformd.access import Gate
+from platformd.access import Gate, open_gate
 from platformd.api.door import serving
+from platformd.client.store import RemoteStore, connect_store
+from platformd.client.store_blocking import connect_store_blocking
+from platformd.client.target import Credentials, Target
 from platformd.coordination.codec import frames
 from platformd.coordination.codec.replies import ProblemReply
+from platformd.coordination.contract import Put
+from platformd.coordination.recipes import user_keys
+from platformd.coordination.sqlite import open_sqlite
+from platformd.core.clock import SystemClock
+from platformd.core.errors import Forbidden, Unauthorized, Unavailable
 from platformd.core.peers import PeerCredentials
+from platformd.core.settings import AccessSettings, StoreSettings
 from platformd.model.access import Principal, Scope, allowed, scope_of
 from tests.api.door.wire import connect, door
+from tests.support.daemon import short_directory
+from tests.support.store_door import served
 
 READS = [
     (frames.GET, b"k"),
@@ -123,3 +135,43 @@ async def test_the_door_asks_the_same_table(tmp_path: Path, monkeypatch: pytest.
         await ask("leases.write", (frames.GRANT, 10), may=allowed(who, "leases.write", own))
         await ask("leases.read", (frames.LEASES,), may=who.tenant is None and allowed(who, "leases.read", "global"))
     assert refused == expected
+
+
+async def test_a_token_counts_more_than_the_peer(tmp_path: Path) -> None:
+    """Whoever shows one is who it says, in both clients; revoked, the connection ends and its owner is told why."""
+    async with open_sqlite(tmp_path / "store.db", StoreSettings(), SystemClock()) as store:
+        async with open_gate(AccessSettings(), store, SystemClock()) as gate:
+            root = Principal(name="user:root", role="admin", how="peer")
+            _, secret = await gate.tokens.create("survey", "tenant", MINE, root)
+            with short_directory() as short:
+                async with served(user_keys(store), short, gate=gate) as address:
+                    target = Target(unix=str(address), credentials=Credentials(token=secret))
+                    await _asked_with(target, gate)
+                    wrong = Target(unix=str(address), credentials=Credentials(token=secret[:-1]))
+                    with pytest.raises(Unauthorized, match="not a token"):
+                        async with connect_store(wrong):
+                            pass
+
+
+async def _asked_with(target: Target, gate: Gate) -> None:
+    async with connect_store(target, patience=0.2) as remote:
+        await remote.txn([], [Put(b"tenants/survey/a", b"v")])
+        with pytest.raises(Forbidden, match="outside the keys of tenant survey"):
+            await remote.get(b"a")
+        await trio.to_thread.run_sync(_asked_blocking, target)
+        await gate.tokens.revoke("survey")
+        with pytest.raises(Unavailable, match="token survey was revoked"):
+            await _ask_until_it_ends(remote)
+
+
+async def _ask_until_it_ends(remote: RemoteStore) -> None:
+    while True:  # the connection is still there for a moment
+        await remote.get(b"tenants/survey/a")
+
+
+def _asked_blocking(target: Target) -> None:
+    with connect_store_blocking(target) as store:
+        found = store.get(b"tenants/survey/a")
+        assert found is not None
+        with pytest.raises(Forbidden):
+            store.get(b"tenants/planets/a")
