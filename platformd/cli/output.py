@@ -282,6 +282,15 @@ def print_document(document: Mapping[str, Any], output: str) -> None:
         print_json(document)
 
 
+def print_items(documents: Sequence[Mapping[str, Any]], output: str) -> None:
+    """Print a list of documents as YAML or JSON."""
+    if output == "yaml":
+        if documents:
+            echo(as_yaml([dict(document) for document in documents]))
+    else:
+        print_json({"items": list(documents)})
+
+
 def chosen_query() -> Callable[[Any], str] | None:
     """What prints with ``-o jsonpath=…``, if the command that runs was asked for that."""
     from platformd.cli.options import Session

@@ -17,7 +17,7 @@ __all__ = ["daemon", "running"]
 CHANGES = [
     "api", "apply", "consumer create", "consumer delete", "consumer seek", "context rm", "context set", "context use",
     "delete", "edit", "kv del", "kv import", "kv put", "kv txn", "lease grant", "lease revoke", "lock", "publish",
-    "store compact", "store migrate", "stream create", "stream delete", "stream purge",
+    "store compact", "store migrate", "stream create", "stream delete", "stream purge", "token create", "token revoke",
 ]  # fmt: skip
 
 
@@ -89,6 +89,19 @@ def test_records_and_streams(cli: Cli, daemon: DaemonProcess) -> None:
     assert cli("stream", "info", "dry", "-o", "jsonpath=messages").out == "3\n"
     assert cli("stream", "delete", "dry", "--dry-run").code == 0
     assert cli("stream", "delete", "dry").code == 0
+
+
+def test_tokens(cli: Cli, daemon: DaemonProcess) -> None:
+    """Neither made nor ended; what would be refused is refused."""
+    assert cli("token", "create", "dry", "--role", "reader", "--dry-run").out == "token dry created (dry run)\n"
+    assert cli("token", "ls", "-o", "jsonpath=items[*].name").out == ""
+    assert cli("token", "create", "dry", "--role", "king", "--dry-run").code == 2
+    assert cli("token", "create", "dry", "--role", "reader", "-o", "jsonpath=.name").out == "dry\n"
+    assert cli("token", "create", "dry", "--role", "reader", "--dry-run").code == 5
+    assert "(dry run)" in cli("token", "revoke", "dry", "--dry-run").out
+    assert cli("token", "revoke", "nobody", "--dry-run").code == 3
+    assert cli("token", "ls", "-o", "jsonpath=items[0].state").out == "active\n"
+    cli("token", "revoke", "dry")
 
 
 def test_a_reason_goes_along(cli: Cli, api: FakeApi) -> None:

@@ -10,8 +10,8 @@ import pytest
 from tests.client.fake_api import FakeApi
 
 HEAVY = {
-    "asyncio", "cel", "fastavro", "h11", "hypercorn", "multiprocessing", "platformd.conductor", "platformd.daemon",
-    "platformd.queues", "platformd_tui", "psutil", "pydantic", "pynng", "quart", "quart_trio", "rich", "sqlite3",
+    "asyncio", "cel", "fastavro", "h11", "hypercorn", "jsonpath", "multiprocessing", "platformd.conductor",
+    "platformd.daemon", "platformd.queues", "platformd_tui", "psutil", "pydantic", "pynng", "quart", "quart_trio", "rich", "sqlite3",
     "textual", "trio", "yaml",
 }  # fmt: skip
 """What is slow to load, or the daemon's own."""
@@ -25,6 +25,11 @@ QUEUES = {"asyncio", "h11", "platformd.queues", "pynng"}
     [
         ("--help", set()),
         ("get --help", set()),
+        ("explain stream.spec.subjects", set()),
+        ("history", {"h11"}),
+        ("events", {"h11"}),
+        ("describe stream/a", {"h11", "yaml"}),
+        ("get streams --sort-by name -o jsonpath=items[*].name", {"h11", "jsonpath"}),
         ("version", set()),
         ("completion zsh", set()),
         ("nonsense", set()),
@@ -69,3 +74,17 @@ def test_only_what_is_used_is_imported(api: FakeApi, line: str, used: set[str]) 
         [sys.executable, "-c", program], input=document, capture_output=True, text=True, check=True, timeout=60
     )
     assert set(done.stderr.splitlines()[-1].split()) == used
+
+
+def test_help_loads_no_command() -> None:
+    """What is said of each command stands in one place that loads quickly; a command loads itself alone."""
+    program = (
+        "import sys; from platformd.cli.main import main\n"
+        "main(sys.argv[1:])\n"
+        "print(*(m for m in sys.modules if m.startswith('platformd.cli.commands.')), file=sys.stderr)"
+    )
+    loaded = [
+        subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True, timeout=60)
+        for words in (["--help"], ["get", "--help"])
+    ]
+    assert [done.stderr.split() for done in loaded] == [[], ["platformd.cli.commands.get"]]

@@ -234,3 +234,11 @@ def test_completion_is_silent_without_a_daemon(cli: Cli) -> None:
 def test_main_can_be_called_with_words() -> None:
     """The entry point returns its code and does not exit by itself."""
     assert main(["version"]) == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_each_command_says_of_itself(name: str) -> None:
+    """The words are repeated where they load quickly, and must be the same."""
+    command = root.get_command(click.Context(root), name)
+    assert command is not None
+    assert next(names[name] for names in SECTIONS.values() if name in names) == command.get_short_help_str(92)

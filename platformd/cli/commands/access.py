@@ -22,13 +22,13 @@ def matrix(output: str) -> None:
     own: of the tenant that the token is for. other: of other tenants. global: of no tenant.
     A token that is bound to a tenant may do what both its role and the role tenant may do.
     """
-    from platformd.cli.output import Table, as_json, as_yaml, echo
+    from platformd.cli.output import Table, echo, print_items
     from platformd.model.access import ROLES, RULES, SCOPES
     from platformd.model.access import matrix as documents
 
     if output != "table":
         found = documents()
-        echo(as_json({"items": found}) if output == "json" else as_yaml(found))
+        print_items(found, output)
         return
     rows = []
     for rule in RULES:
@@ -44,11 +44,11 @@ def matrix(output: str) -> None:
 @click.pass_obj
 def whoami(session: Session, output: str) -> None:
     """Print as whom the daemon sees you."""
-    from platformd.cli.output import as_json, as_yaml, echo
+    from platformd.cli.output import echo, print_document
 
     who: dict[str, Any] = session.client.request("GET", "/v1/access/whoami").json()
     if output != "table":
-        echo(as_json(who) if output == "json" else as_yaml([who]))
+        print_document(who, output)
         return
     bound = f" of tenant {who['tenant']}" if who["tenant"] else ""
     echo(f"{who['name']}: {who['role'] or 'without a role'}{bound}, known by {who['how']}")
@@ -60,11 +60,11 @@ def whoami(session: Session, output: str) -> None:
 @click.pass_obj
 def audit(session: Session, output: str) -> None:
     """List what was refused lately, the newest first."""
-    from platformd.cli.output import Table, as_json, as_yaml, echo
+    from platformd.cli.output import Table, echo, print_items
 
     found: list[dict[str, Any]] = session.client.request("GET", "/v1/access/audit").json()["items"]
     if output != "table":
-        echo(as_json({"items": found}) if output == "json" else as_yaml(found))
+        print_items(found, output)
     elif found:
         shown = ("last_at", "who", "address", "operation", "count", "why")
         for line in Table(("LAST", "WHO", "FROM", "OPERATION", "COUNT", "WHY")).lines(
