@@ -406,13 +406,9 @@ class Source:
         for place, offset in found.items():
             if offset < 0:  # nothing is as new as that: at the end
                 found[place] = self._kafka.get_watermark_offsets(TopicPartition(*place), ASK_TIMEOUT)[1]
-        chosen = [
-            TopicPartition(p.topic, p.partition, found.get((p.topic, p.partition), known[p.topic, p.partition].offset))
-            for p in partitions
-        ]
-        self._kafka.assign(chosen)
-        self._kafka.store_offsets(offsets=[TopicPartition(*place, offset) for place, offset in found.items()])
-        self._commit()
+        # Committed before the assignment stands, which then begins there, whatever the protocol of the group is.
+        chosen = [TopicPartition(*place, offset) for place, offset in found.items()]
+        self._kafka.commit(offsets=chosen, asynchronous=False)
         self._owned |= found
 
     def _on_revoke(self, _: object, partitions: list[TopicPartition]) -> None:

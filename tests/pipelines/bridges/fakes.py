@@ -154,8 +154,11 @@ class FakeConsumer:
         self._log.append("store")
         self.stored |= {(p.topic, p.partition): p.offset for p in offsets}
 
-    def commit(self, *, asynchronous: bool) -> None:
+    def commit(self, *, asynchronous: bool, offsets: list[TopicPartition] | None = None) -> None:
         self._log.append("commit")
+        if offsets is not None:
+            self.committed_offsets |= {(p.topic, p.partition): p.offset for p in offsets}
+            return
         self.committed_offsets |= self.stored
 
     def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:

@@ -147,7 +147,8 @@ def test_a_crash_of_everything(daemon: DaemonProcess, cluster: KafkaCluster) -> 
 
 def test_a_sink_waits_for_a_cluster_that_hangs(daemon: DaemonProcess, cluster: KafkaCluster) -> None:
     """Kafka stops answering: the bridge says so, loses nothing, and goes on; what is too large is a dead letter."""
-    impatient = {"socket.timeout.ms": "1000", "request.timeout.ms": "1000", "message.max.bytes": "100000"}
+    impatient = {"socket.timeout.ms": "500", "request.timeout.ms": "500", "reconnect.backoff.max.ms": "200"}
+    impatient["message.max.bytes"] = "100000"
     apply(
         daemon, cluster, "out", impatient, direction="sink", topics=["copy"], subject="alerts.>", key={"subject": True}
     )
@@ -192,6 +193,28 @@ def test_a_cluster_that_is_not_there(daemon: DaemonProcess, cluster: KafkaCluste
         assert not client.delete("bridges", "x")
         until(lambda: not client.list("bridges").items, daemon)
         assert not client.request("GET", "/v1/streams/alerts/consumers").json()["items"]
+
+
+@pytest.mark.slow
+def test_from_now_on_in_topics_of_a_pattern(daemon: DaemonProcess, cluster: KafkaCluster) -> None:
+    """A source that begins at the end leaves out what was there, takes what comes, and goes on there after a pause."""
+    cluster.produce("nightly_1", [b"old"] * 10)
+    cluster.produce("nightly_2", [b"old"] * 10)
+    fields = {"direction": "source", "pattern": "^nightly_.*", "subject": "alerts.{topic}", "start": "latest"}
+    cooperative = SESSION | {"partition.assignment.strategy": "cooperative-sticky"}
+    apply(daemon, cluster, "nightly", cooperative, **fields)
+    until(lambda: status(daemon, "nightly").assigned == 8, daemon)
+    assert sum(cluster.committed("platformd-nightly", "nightly_1").values()) == 10
+    with daemon.client as client:
+        client.patch("bridges", "nightly", {"spec": {"paused": True}})
+        until(lambda: status(daemon, "nightly").state == "paused" and not workers(daemon), daemon)
+        cluster.produce("nightly_1", [b"new 1"] * 5)
+        client.patch("bridges", "nightly", {"spec": {"paused": False}})
+    until(lambda: status(daemon, "nightly").records_out == 5, daemon)
+    cluster.produce("nightly_2", [b"new 2"] * 5)
+    until(lambda: status(daemon, "nightly").records_out == 10, daemon)
+    found = Counter((r.subject, r.payload) for r in everything(daemon, "alerts"))
+    assert found == {("alerts.nightly_1", b"new 1"): 5, ("alerts.nightly_2", b"new 2"): 5}
 
 
 @pytest.mark.slow
