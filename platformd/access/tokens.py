@@ -121,8 +121,11 @@ class Tokens:
         self._changed = trio.lowlevel.ParkingLot()
 
     def all(self) -> list[Token]:
-        """Every token that is known, by name."""
-        return sorted(self._by_id.values(), key=lambda token: (token.name, token.created))
+        """Every token that is known, by name, with uses that are not written yet."""
+        known = [
+            msgspec.structs.replace(token, used=self._used.get(token.id, token.used)) for token in self._by_id.values()
+        ]
+        return sorted(known, key=lambda token: (token.name, token.created))
 
     def get(self, token_id: str) -> Token | None:
         """The token of that id."""
@@ -259,7 +262,7 @@ class Tokens:
     async def sweep(self) -> None:
         """Write down when tokens were used, and forget what ended long ago."""
         now = self._clock.time_ns()
-        for token in self.all():
+        for token in list(self._by_id.values()):
             ended = token.revoked or token.expires
             if token.ended(now) is not None and ended is not None and now - ended > KEPT_NS:
                 key = PREFIX + token.id.encode()

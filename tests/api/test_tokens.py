@@ -122,6 +122,7 @@ async def test_no_secret_is_shown_or_logged(client: Client, served: Served, capl
     assert [(t["name"], t["state"], t["expires_at"] is None) for t in listed.json["items"]] == [
         ("nightly", "active", False)
     ]
+    assert listed.json["items"][0]["last_used_at"] is not None
     assert {entry["operation"] for entry in audit.json["items"]} == {"resources.read", "authenticate"}
 
 
