@@ -140,11 +140,13 @@ def ours(directory: Path, seconds: float, found: Measured) -> None:
         host.stream("small", "flow", max_bytes=4 << 30)
         host.consumer("small", "flow", max_ack_pending=65536)
         same = [Record(subject="small.a", payload=PAYLOAD, time_ns=1)] * BATCH
-        best(found, "publish", publish(host, lambda _: same, seconds))
-        best(found, "publish os", publish(host, lambda _: same, seconds, durability="os"))
+        best(found, "publish", publish_payloads(host, seconds))
+        best(found, "publish os", publish_payloads(host, seconds, durability="os"))
+        best(found, "objects", publish(host, lambda _: same, seconds))
         best(found, "one", one_by_one(host, seconds), min)
         best(found, "one memory", one_by_one(host, seconds, durability="memory"), min)
         best(found, "consume", consume(host, "small", seconds))
+        best(found, "consume objects", consume_objects(host, "small", seconds))
         best(found, "named", publish(host, _named_batch, seconds))
         best(found, "flow", flow(host, "flow", round(1_000_000 * seconds)))
         host.delete("small", "flow")
@@ -160,13 +162,14 @@ def publishing_rows(found: Measured, missing: Missing, device: Measured) -> Iter
             name=title, value=found[value], unit="records/s", peer=name, peer_value=found[name], ratio_aim=aim
         )
 
-    publish_title = f"publish, fsync, batches of {BATCH}"
+    publish_title = f"publish, fsync, batches of {LARGE_BATCH} payloads"
     yield Figure(name=publish_title, value=found["publish"], unit="records/s", aim=at_least(2e6))
     yield beside_peer(publish_title, "publish", "redis always", at_least(3))
     yield beside_peer(publish_title, "publish", "jetstream", at_least(5))
     yield beside_peer(publish_title, "publish", "jetstream always", at_least(100))
     yield beside_peer(publish_title, "publish", "nats-py publish")
     yield beside_peer("publish, os", "publish os", "redis everysec")
+    yield Figure(name=f"publish, fsync, batches of {BATCH} record objects", value=found["objects"], unit="records/s")
     yield Figure(name="publish, fsync, each record with its msg_id", value=found["named"], unit="records/s")
     yield Figure(
         name="publish one record, fsync, p50",
@@ -177,7 +180,8 @@ def publishing_rows(found: Measured, missing: Missing, device: Measured) -> Iter
         aim=at_most(device["fdatasync"] + 0.2),
     )
     yield Figure(name="publish one record, memory, p50", value=found["one memory"], unit="ms")
-    yield beside_peer("fetch and ack of a backlog, each record looked at", "consume", "nats-py pull")
+    yield beside_peer("fetch and ack of a backlog, each payload looked at", "consume", "nats-py pull")
+    yield beside_peer("fetch and ack of a backlog, each record an object", "consume objects", "nats-py pull")
     flow_title = "publish to deliver through the log, fsync, Python to Python"
     yield Figure(name=flow_title, value=found["flow"], unit="records/s", aim=at_least(1.5e6))
     yield beside_peer(flow_title, "flow", "pyzmq")
@@ -201,6 +205,18 @@ def publish(host: Host, make: Callable[[int], list[Record]], seconds: float, dur
         return count / (perf_counter() - begin)
 
 
+def publish_payloads(host: Host, seconds: float, durability: Durability = "fsync") -> float:
+    """The same of payloads in large batches."""
+    payloads = [PAYLOAD] * LARGE_BATCH
+    with Producer(host.address("ingest"), durability=durability) as producer:
+        count, begin = 0, perf_counter()
+        while perf_counter() - begin < seconds:
+            producer.submit_payloads("small.a", payloads)
+            count += LARGE_BATCH
+        producer.flush()
+        return count / (perf_counter() - begin)
+
+
 def one_by_one(host: Host, seconds: float, durability: Durability = "fsync") -> float:
     """The median time from publishing one record to its acknowledgement, milliseconds."""
     taken = []
@@ -213,7 +229,20 @@ def one_by_one(host: Host, seconds: float, durability: Durability = "fsync") -> 
 
 
 def consume(host: Host, stream: str, seconds: float) -> float:
-    """Records a second that one consumer fetches and acknowledges, as long as there are any."""
+    """Records a second that one consumer takes in batches and acknowledges, as long as there are any."""
+    with Consumer(host.address("fetch"), stream, "c") as consumer:
+        count, begin = 0, perf_counter()
+        while perf_counter() - begin < seconds:
+            batch = consumer.fetch_batch(max_records=8192, max_bytes=2 << 20, wait=0)
+            if not batch:
+                break
+            count += sum(1 for payload in batch.payloads() if len(payload) > 0)
+            consumer.ack(batch)
+        return count / (perf_counter() - begin)
+
+
+def consume_objects(host: Host, stream: str, seconds: float) -> float:
+    """The same with an object for each record."""
     with Consumer(host.address("fetch"), stream, "c") as consumer:
         count, begin = 0, perf_counter()
         while perf_counter() - begin < seconds:
