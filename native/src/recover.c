@@ -16,9 +16,9 @@
  * A batch inside the payload of a torn one must not be taken for one of the log's: where the header at the
  * bad place is intact, the search begins behind its length.
  *
- * Only the end is read: scanning begins at the last segment whose first batch says that everything before it
- * was durable. Sealed segments before it are checked when they are read. What was compressed had been durable, and
- * so had everything before it: scanning begins behind it at the earliest.
+ * Only the end is read: the first batch of the last segment says what was durable when it was written, and scanning
+ * begins at the segment of the record behind that. Those before it are checked when they are read. What was compressed
+ * had been durable, and so had everything before it: scanning begins behind it at the earliest.
  *
  * Compressing a segment goes in this order: BASE.zst.new is written and synced, renamed to BASE.zst, the directory
  * synced, BASE.seg removed. So BASE.zst.new is nothing, and where both of the others are there they are the same: the
@@ -155,13 +155,16 @@ static int open_segments(struct pd_log *log, const struct pd_erasures *erasures,
     return PD_OK;
 }
 
-/* Whether the segment's first batch is whole and says that all before it was durable. */
-static bool begins_after_durable(struct pd_segment *segment)
+/* Whether the segment's first batch is whole; *durable: up to where it says that the log was durable. */
+static bool testifies(struct pd_segment *segment, uint64_t *durable)
 {
     struct pd_batch_header header;
-    return segment->size > 0 && pd_segment_map(segment, NULL) == PD_OK &&
-           pd_batch_stored(segment->map, segment->size, true, &header) && header.base_sequence == segment->base &&
-           header.undurable == 0;
+    if (segment->size == 0 || pd_segment_map(segment, NULL) != PD_OK ||
+        !pd_batch_stored(segment->map, segment->size, true, &header) || header.base_sequence != segment->base)
+        return false;
+    bool known = header.undurable != UINT32_MAX && header.undurable < header.base_sequence;
+    *durable = known ? header.base_sequence - 1 - header.undurable : 0;
+    return true;
 }
 
 /* The first place from offset on that may hold something (a file's holes are skipped), or size. */
@@ -322,11 +325,14 @@ static int add_segment(struct pd_log *log, uint64_t base, pd_error *error)
     return rc == PD_OK ? pd_sync_directory(log->directory, error) : rc;
 }
 
-/* Where scanning begins. */
+/* Where scanning begins: at the first record that the newest segment with a whole beginning does not call durable. */
 static size_t scan_from(const struct pd_log *log)
 {
     size_t from = log->count - 1;
-    while (from > 0 && log->segments[from - 1]->packed == NULL && !begins_after_durable(log->segments[from]))
+    uint64_t durable = 0;
+    while (from > 0 && log->segments[from - 1]->packed == NULL && !testifies(log->segments[from], &durable))
+        from--;
+    while (from > 0 && log->segments[from - 1]->packed == NULL && log->segments[from]->base > durable + 1)
         from--;
     return from;
 }

@@ -180,6 +180,32 @@ static void sealed_segments_are_checked_when_read(void)
     pd_log_close(&log);
 }
 
+/* Under records that do not wait for the disk no segment begins after durable ones, and yet only the end is read. */
+static void what_was_durable_is_not_read_again(void)
+{
+    struct pd_log log;
+    pd_error error = {""};
+    const char *directory = fresh_directory(0);
+    CHECK_EQUAL(pd_log_open(&log, directory, &small_segments, NULL), PD_OK);
+    while (log.count < 6) {
+        CHECK_EQUAL(append_records(&log, 4, false), PD_OK);
+        if (log.segments[log.count - 1]->base + 7 == log.last_sequence) /* after the second batch of a segment */
+            sync_log(&log);
+    }
+    uint64_t bases[2] = {log.segments[1]->base, log.segments[4]->base};
+    uint64_t last = log.last_sequence;
+    log.failed = true; /* closing then leaves everything as a dead daemon would */
+    pd_log_close(&log);
+    flip_byte(segment_path(directory, bases[0]), 700, 4);
+    CHECK_EQUAL(pd_log_open(&log, directory, &small_segments, &error), PD_OK);
+    CHECK_EQUAL(log.last_sequence, last);
+    CHECK_EQUAL(read_all(&log, &error), PD_CORRUPTED);
+    pd_log_close(&log);
+    flip_byte(segment_path(directory, bases[1]), 700, 4); /* durable, and in the segment that was not so wholly */
+    CHECK_EQUAL(pd_log_open(&log, directory, &small_segments, &error), PD_CORRUPTED);
+    CHECK(strstr(error.text, segment_path(directory, bases[1])) != NULL);
+}
+
 static void a_cut_can_reach_over_segments(void)
 {
     uint64_t bases[4];
@@ -241,6 +267,7 @@ void test_recovery(void)
     allocated_zeros_are_no_torn_tail();
     a_payload_does_not_testify();
     sealed_segments_are_checked_when_read();
+    what_was_durable_is_not_read_again();
     a_cut_can_reach_over_segments();
     a_torn_segment_under_a_durable_one_is_refused();
     an_empty_last_segment_is_where_it_goes_on();
