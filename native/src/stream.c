@@ -130,6 +130,7 @@ void pd_stream_unref(struct pd_stream *stream)
     free(stream->subjects);
     pd_selection_fini(&stream->selection);
     pd_dedup_fini(&stream->dedup);
+    pd_stream_dedup_fini(stream);
     pd_subject_index_fini(&stream->index);
     free(stream->consumers);
     free(stream->table);
@@ -314,9 +315,8 @@ void pd_stream_commit(struct pd_stream *stream)
 uint64_t pd_stream_retain(struct pd_stream *stream, uint64_t now_mono_ns, struct pd_segment **dropped)
 {
     uint64_t now_ns = pd_wall_ns();
-    if (stream->unknown_segments > 0 &&
-        !stream->unknowable) /* a segment is dropped when its ids are known, and they are read right now */
-        return now_mono_ns;
+    if (stream->unknown_segments > 0 && !stream->unknowable)
+        return now_mono_ns; /* a segment is dropped when its ids are known, and they are read right now */
     while (pd_log_oldest_expired(&stream->log, now_ns)) {
         uint64_t first = stream->log.segments[1]->base;
         if (first > stream->visible_sequence + 1)

@@ -73,6 +73,7 @@ struct pd_stream {
     bool full; /* the disk was, at the last append */
     uint64_t full_told_ns;
     struct pd_dedup dedup;
+    struct pd_found *found;    /* of the newest of the segments below, while they are read */
     size_t unknown_segments;   /* the oldest ones, whose ids are not in it yet */
     bool unknowable;           /* reading them failed: batches with ids are refused, and nothing waits for it */
     uint64_t visible_sequence; /* readers see up to here */

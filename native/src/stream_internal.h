@@ -56,6 +56,7 @@ struct pd_consumer *pd_stream_consumer(struct pd_stream *stream, const char *nam
 int pd_stream_dedup_open(struct pd_stream *stream, pd_error *error);
 bool pd_stream_dedup_build(struct pd_stream *stream);
 int pd_stream_dedup_require(struct pd_stream *stream, pd_error *error);
+void pd_stream_dedup_fini(struct pd_stream *stream);
 
 /* Refuse a batch that a limit of the stream does not allow: first for its records, whose subjects stream->table has,
  * then, with the header of it without its duplicates, for what would be kept. */

@@ -6,7 +6,7 @@
  * checked before it is followed.
  *
  * Opening waits LOAD_AT_OPEN for it and no longer, so that a large log does not keep the daemon from starting: the
- * timer thread goes on, a segment at a time. A batch with ids that comes meanwhile helps to read, and waits; one
+ * timer thread goes on, about a megabyte at a time. A batch with ids that comes meanwhile helps to read, and waits; one
  * without needs not know. No segment is dropped before its ids are known.
  */
 #include "engine.h"
@@ -15,8 +15,12 @@
 #include <stdlib.h>
 
 #define LOAD_AT_OPEN ((uint64_t)500000000)
+#define STEP_BYTES   ((uint64_t)1 << 20)
 
-struct found {
+/* What was found of the segment that is read. */
+struct pd_found {
+    uint64_t offset;         /* where to go on */
+    uint64_t oldest_time_ns; /* of its first batch */
     struct pd_dedup_entry *entries;
     size_t count;
     size_t capacity;
@@ -25,7 +29,7 @@ struct found {
 };
 
 static int load_batch(struct pd_stream *stream, struct pd_segment *segment, uint64_t offset,
-                      const struct pd_batch_header *header, struct found *found, pd_error *error)
+                      const struct pd_batch_header *header, struct pd_found *found, pd_error *error)
 {
     int rc = pd_segment_load(segment, offset, header->length, error);
     if (rc != PD_OK)
@@ -51,44 +55,68 @@ static int load_batch(struct pd_stream *stream, struct pd_segment *segment, uint
     return PD_OK;
 }
 
-/* The ids of a segment that are not older than `since`. */
-static int load_segment(struct pd_stream *stream, struct pd_segment *segment, uint64_t since, struct found *found,
-                        pd_error *error)
+/* The ids of a segment that are not older than `since`: a step; *whole: there are no more of them. */
+static int load_segment(struct pd_stream *stream, struct pd_segment *segment, uint64_t since, struct pd_found *found,
+                        bool *whole, pd_error *error)
 {
-    uint64_t offset = 0;
-    found->count = 0;
-    if (segment->last < segment->base || (segment->packed != NULL && segment->packed->header.id_count == 0))
-        return PD_OK;
-    int rc = pd_segment_find(segment, segment->base, &offset, error);
-    while (rc == PD_OK && offset < segment->size) {
+    uint64_t until = found->offset + STEP_BYTES;
+    bool none = segment->last < segment->base || (segment->packed != NULL && segment->packed->header.id_count == 0);
+    int rc = PD_OK;
+    while (rc == PD_OK && !none && found->offset < segment->size && found->offset < until) {
         struct pd_batch_header header;
-        rc = pd_segment_batch(segment, offset, false, &header, error);
-        if (rc == PD_OK && header.append_time_ns >= since)
-            rc = load_batch(stream, segment, offset, &header, found, error);
-        offset += header.length;
+        rc = pd_segment_batch(segment, found->offset, false, &header, error);
+        if (rc != PD_OK)
+            return rc;
+        if (found->offset == 0)
+            found->oldest_time_ns = header.append_time_ns;
+        if (header.append_time_ns >= since)
+            rc = load_batch(stream, segment, found->offset, &header, found, error);
+        found->offset += header.length;
     }
+    *whole = none || found->offset >= segment->size;
     return rc;
 }
 
-/* Read the next older segment. */
-static int load_step(struct pd_stream *stream, pd_error *error)
+/* The segment was read: put what was found before all that is known. */
+static int take_found(struct pd_stream *stream, uint64_t since, pd_error *error)
 {
     struct pd_dedup *dedup = &stream->dedup;
-    struct found found = {0};
+    struct pd_found *found = stream->found;
+    for (size_t i = found->count; i > 0; i--)
+        if (pd_dedup_add_oldest(dedup, found->entries[i - 1].hash, found->entries[i - 1].time_ns) < 0)
+            return pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
+    bool in_window = found->oldest_time_ns == 0 || found->oldest_time_ns >= since;
+    stream->unknown_segments = in_window && dedup->count < dedup->limit ? stream->unknown_segments - 1 : 0;
+    found->offset = found->oldest_time_ns = found->count = 0;
+    return PD_OK;
+}
+
+void pd_stream_dedup_fini(struct pd_stream *stream)
+{
+    if (stream->found != NULL) {
+        free(stream->found->entries);
+        free(stream->found->table);
+    }
+    free(stream->found);
+    stream->found = NULL;
+}
+
+static int load_step(struct pd_stream *stream, pd_error *error)
+{
     uint64_t now_ns = pd_max64(pd_wall_ns(), stream->log.newest_time_ns);
-    uint64_t since = now_ns > dedup->window_ns ? now_ns - dedup->window_ns : 0;
+    uint64_t window_ns = stream->dedup.window_ns;
+    uint64_t since = now_ns > window_ns ? now_ns - window_ns : 0;
+    bool whole = false;
+    if (stream->found == NULL && (stream->found = calloc(1, sizeof *stream->found)) == NULL)
+        return pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
     struct pd_segment *segment = stream->log.segments[stream->unknown_segments - 1];
-    int rc = load_segment(stream, segment, since, &found, error);
-    for (size_t i = found.count; rc == PD_OK && i > 0; i--)
-        if (pd_dedup_add_oldest(dedup, found.entries[i - 1].hash, found.entries[i - 1].time_ns) < 0)
-            rc = pd_fail(error, PD_LIMIT_REACHED, "no memory to read stream %s back", stream->name);
-    bool in_window = segment->oldest_time_ns == 0 || segment->oldest_time_ns >= since;
-    if (rc == PD_OK)
-        stream->unknown_segments = in_window && dedup->count < dedup->limit ? stream->unknown_segments - 1 : 0;
-    if (stream->unknown_segments == 0)
-        pd_dedup_trim(dedup, now_ns);
-    free(found.entries);
-    free(found.table);
+    int rc = load_segment(stream, segment, since, stream->found, &whole, error);
+    if (rc == PD_OK && whole)
+        rc = take_found(stream, since, error);
+    if (rc != PD_OK || stream->unknown_segments == 0) {
+        pd_dedup_trim(&stream->dedup, now_ns);
+        pd_stream_dedup_fini(stream);
+    }
     return rc;
 }
 
