@@ -1,4 +1,5 @@
-"""The quick way of the plainest reads: one resource or one key, asked for with nothing special, over the Unix socket.
+"""The quick way of the plainest reads: one resource or one key, asked for with nothing special, by a peer of the Unix
+socket or over a loopback address.
 
 Quart's routing, contexts and hooks cost more than the read itself. So a request that cannot mean anything else is
 answered here, before Quart; whatever has a query, an escape, a condition, a token or a header that is not known to
@@ -25,7 +26,7 @@ from platformd.api.replies import JSON, REQUEST_ID, encode, etag
 from platformd.coordination.recipes import user_keys
 from platformd.core.errors import PlatformError
 from platformd.core.ids import uuid7
-from platformd.model.access import check
+from platformd.model.access import Principal, check
 from platformd.model.resource import DEFAULT_TENANT
 
 Asgi = Callable[..., Awaitable[None]]
@@ -42,6 +43,8 @@ _OF_RESOURCES: Final = _CHANGES_NOTHING | {b"accept"}
 """A resource has one form, whatever the client would rather have."""
 _ANYTHING: Final = {b"accept": (b"*/*",), b"accept-encoding": (b"identity",)}
 """Headers that change nothing when they say this."""
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
+_LOOPBACK_HOSTS: Final = frozenset({b"localhost", b"127.0.0.1"})
 _access_log = logging.getLogger("platformd.api.access")
 
 
@@ -84,21 +87,32 @@ class HotPaths:
 
     async def _find(self, scope: Any) -> tuple[str, Headers, bytes] | None:
         """The route, the headers and the body of the answer; ``None`` if it is for Quart to answer."""
-        credentials = scope.get("state", {}).get("peercred")
         path: bytes = scope["raw_path"]
-        if credentials is None:
-            return None
         try:
-            if path.startswith(KEYS):
-                return await self._key(credentials, path)
-            return await self._resource(credentials, path)
+            who = self._who(scope)
+            if who is None:
+                return None
+            return await (self._key(who, path) if path.startswith(KEYS) else self._resource(who, path))
         except PlatformError:
             return None
 
-    async def _key(self, credentials: Any, path: bytes) -> tuple[str, Headers, bytes] | None:
+    def _who(self, scope: Any) -> Principal | None:
+        """Who asks, where that takes no thought: a peer of the Unix socket, or whoever asks a loopback address by its
+        name and shows nothing. ``None`` for everybody else."""
+        state = scope.get("state", {})
+        credentials = state.get("peercred")
+        if credentials is not None:
+            return self._gate.peer(credentials)
+        if scope["scheme"] != "http" or state.get("certificate") or (scope["server"] or ("",))[0] not in _LOOPBACK:
+            return None
+        hosts = [value.partition(b":")[0] for name, value in scope["headers"] if name == b"host"]
+        named = len(hosts) == 1 and hosts[0] in _LOOPBACK_HOSTS
+        return self._gate.anonymous(loopback=True) if named else None
+
+    async def _key(self, who: Principal, path: bytes) -> tuple[str, Headers, bytes] | None:
         if not _KEY.fullmatch(path):
             return None
-        store = guarded(self._keys, self._gate.peer(credentials))
+        store = guarded(self._keys, who)
         kv = await store.get(path[len(KEYS) :])
         if kv is None or kv.lease:
             return None
@@ -113,13 +127,13 @@ class HotPaths:
         ]
         return KEY_ROUTE, headers, kv.value
 
-    async def _resource(self, credentials: Any, path: bytes) -> tuple[str, Headers, bytes] | None:
+    async def _resource(self, who: Principal, path: bytes) -> tuple[str, Headers, bytes] | None:
         match = _RESOURCE.fullmatch(path)
         kind = self._kinds.get(match[1]) if match else None
         if match is None or kind is None:
             return None
         tenant = kind.whose(DEFAULT_TENANT, "resources.read")
-        check(self._gate.peer(credentials), "resources.read", tenant, "")
+        check(who, "resources.read", tenant, "")
         resource = await self._conductor.get(kind, match[2].decode())
         body = encode(resource)
         headers = [

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from platformd.api import hot
-from tests.api.conftest import Served
+from tests.api.conftest import Served, Start
 from tests.api.wire import Client
 
 LONG = "x" * 3000
@@ -67,6 +67,38 @@ async def test_both_ways_answer_alike(filled: Served, path: str, monkeypatch: py
         with monkeypatch.context() as patched:
             patched.setattr(hot, "_plain", lambda *_: None)
             assert quick == await ask(filled, path, headers), headers
+
+
+@pytest.mark.parametrize("path", ["/v1/services/a", "/v1/kv/a/b"])
+async def test_both_ways_answer_alike_over_tcp(start: Start, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a loopback address too, whatever the request calls the server and whichever page asks."""
+    served = await start(listen="127.0.0.1:0")
+    local = await served.client()
+    await local.request("PUT", "/v1/services/a", {"spec": {}})
+    await local.request("PUT", "/v1/kv/a/b", b"value")
+    port = int(served.addresses[1].rpartition(":")[2])
+
+    async def ask_tcp(headers: bytes) -> bytes:
+        client = await Client.connect_tcp("127.0.0.1", port)
+        head = f"GET {path} HTTP/1.1\r\nX-Request-Id: same\r\nConnection: close\r\n".encode()
+        await client.stream.send_all(head + headers + b"\r\n")
+        with trio.fail_after(30):
+            received = await client.ended()
+        await client.aclose()
+        return re.sub(rb"date: .*?\r\n", b"", received)
+
+    for headers in (
+        b"Host: localhost\r\n",
+        b"Host: 127.0.0.1:%d\r\n" % port,
+        b"Host: rebound.example\r\n",
+        b"Host: localhost.evil.example\r\n",
+        b"Host: localhost\r\nOrigin: http://evil.example\r\n",
+        b"Host: localhost\r\nAuthorization: Bearer nothing\r\n",
+    ):
+        quick = await ask_tcp(headers)
+        with monkeypatch.context() as patched:
+            patched.setattr(hot, "_plain", lambda *_: None)
+            assert quick == await ask_tcp(headers), headers
 
 
 @pytest.mark.parametrize("path", ["/v1/services/a", "/v1/kv/a/b"])

