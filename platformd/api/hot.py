@@ -24,7 +24,6 @@ from platformd.api.metrics import HttpMetrics
 from platformd.api.openapi.parameters import BYTES
 from platformd.api.replies import JSON, REQUEST_ID, encode, etag
 from platformd.coordination.recipes import user_keys
-from platformd.core.errors import PlatformError
 from platformd.core.ids import uuid7
 from platformd.model.access import Principal, check
 from platformd.model.resource import DEFAULT_TENANT
@@ -93,7 +92,7 @@ class HotPaths:
             if who is None:
                 return None
             return await (self._key(who, path) if path.startswith(KEYS) else self._resource(who, path))
-        except PlatformError:
+        except Exception:  # noqa: BLE001 - whatever goes wrong goes wrong there too, and is told there
             return None
 
     def _who(self, scope: Any) -> Principal | None:

@@ -161,7 +161,7 @@ def test_the_life_of_a_consumer(cli: Cli, name: str) -> None:
     assert made.out == f"stream/{name}/consumer/c configured, 5 records pending\n"
     assert cli("consumer", "ls", name, "-o", "name").out == "c\n"
     assert cli("consume", name, "--consumer", "c", "--count", "3", "-o", "raw").out == "1\n2\n3\n"
-    (listed,) = cli("consumer", "ls", "-o", "json").json()["items"]
+    (listed,) = [c for c in cli("consumer", "ls", "-o", "json").json()["items"] if c["stream"] == name]
     assert (listed["stream"], listed["ack_floor"], listed["pending"]) == (name, 3, 2)
     moved = cli("consumer", "seek", name, "c", "--to", "2")
     assert moved.out == f"stream/{name}/consumer/c moved, 4 records pending\n"

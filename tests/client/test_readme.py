@@ -20,9 +20,9 @@ PRINTS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def daemon() -> Iterator[DaemonProcess]:
-    """A daemon of our own."""
+    """A daemon of its own for each, so that none finds what another has left."""
     with short_directory() as directory, DaemonProcess(directory) as process:
         yield process
 

@@ -117,8 +117,9 @@ def _encode_columns(records: Sequence[Record], now_ns: int) -> bytes:
     if names.count(names[0]) == len(names):
         _add_subject(subjects, names[0], 0)
     else:
+        places = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))  # of each the first
         for subject in dict.fromkeys(names):
-            _add_subject(subjects, subject, names.index(subject))
+            _add_subject(subjects, subject, places[subject])
         columns["subjects"] = array("H", map(subjects.__getitem__, names))
     return write_batch(encode_subjects(subjects), len(subjects), columns, b"".join(parts), now_ns)
 
