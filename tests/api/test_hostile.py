@@ -333,3 +333,17 @@ async def test_many_that_leave_in_the_middle(served: Served, client: Client) -> 
         while served.context.store.watchers:  # type: ignore[attr-defined]  # noqa: ASYNC110 - no event for it
             await trio.sleep(0.001)
         assert (await client.request("GET", "/v1/services")).status == 200
+
+
+async def test_a_stop_is_within_its_deadline_whoever_is_connected(start: Start, clock: MockClock) -> None:
+    """With every hostile client still there, others are served until the stop, and the stop takes no longer than its
+    grace."""
+    served = await start(grace=5.0)
+    client = await served.client()
+    for segments in HOSTILE.values():
+        await send(await served.client(), *segments)
+    assert (await client.request("GET", "/v1/services")).status == 200
+    begin = trio.current_time()
+    served.stop()
+    await served.done.wait()
+    assert trio.current_time() - begin <= 5.0 + 0.5
