@@ -207,17 +207,17 @@ class ConductorModel(RuleBasedStateMachine):
 
     @rule(kind=KIND, name=NAMES)
     def delete(self, kind: Any, name: str) -> None:
-        """A service goes at once; a stream is marked until its controller is done."""
+        """What has no finalizer goes at once; a stream is marked until its controller is done."""
         key = (kind.name, name)
         known = self.model.there.get(key)
         done = self.do(lambda c: c.delete(kind, name))
         if known is None:
             assert isinstance(done, NotFound)
-        elif kind is SERVICE:
+        elif kind is SERVICE or known.finalized:
             assert done[1]
             del self.model.there[key]
             for other in self.model.there.values():
-                if other.owner == name:
+                if kind is SERVICE and other.owner == name:
                     other.owner = f"{name} that is gone"
             self.note(key)
         elif not known.deleting:
@@ -340,7 +340,12 @@ class DurableConductorModel(ConductorModel):
 @pytest.fixture
 def quick() -> settings:
     return settings(
-        max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=8,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        derandomize=True,
     )
 
 
@@ -353,4 +358,6 @@ def test_the_conductor_keeps_its_promises(quick: settings) -> None:
 @pytest.mark.parametrize(("machine", "lives"), [(ConductorModel, 200), (DurableConductorModel, 5)])
 def test_the_conductor_keeps_its_promises_for_long(quick: settings, machine: Any, lives: int) -> None:
     """Over many long ones, and over some with a real store."""
-    run_state_machine_as_test(machine, settings=settings(quick, max_examples=lives, stateful_step_count=40))
+    run_state_machine_as_test(
+        machine, settings=settings(quick, max_examples=lives, stateful_step_count=40, derandomize=False)
+    )
