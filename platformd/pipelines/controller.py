@@ -42,6 +42,7 @@ from platformd.pipelines.rules import (
     MAX_KILLS,
     Condition,
     Failures,
+    Report,
     Start,
     added,
     scale,
@@ -49,7 +50,6 @@ from platformd.pipelines.rules import (
 )
 from platformd.pipelines.supervision import ProcessSpawner, Spawner
 from platformd.pipelines.supervision import Worker as AnyWorker
-from platformd.pipelines.work import Report
 from platformd.queues.contract import ConsumerConfig, ConsumerInfo, Streams
 
 log = logging.getLogger(__name__)

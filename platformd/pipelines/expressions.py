@@ -17,8 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cel
-
 from platformd.core.errors import FieldError, InvalidInput, nearest
 
 FUNCTIONS = frozenset({
@@ -174,6 +172,8 @@ def expression_errors(source: str, path: str) -> list[FieldError]:
 
 
 def _compile(source: str) -> Any:
+    import cel  # slow to import: it brings its own command line with it
+
     try:
         return cel.compile(source)
     except ValueError as error:

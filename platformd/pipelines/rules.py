@@ -244,6 +244,17 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 COUNTS = tuple(Counts.__struct_fields__)
 
 
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line that a worker writes for the controller: where it is."""
+
+    counts: Counts = Counts()
+    """Since it started."""
+    trying: str = ""
+    """The record that has come before and is being processed alone."""
+    trouble: str = ""
+    """What it cannot do at the moment."""
+
+
 def added(status: StageStatus, new: Counts, old: Counts) -> StageStatus:
     """A stage's counts with what a worker did between two of its reports."""
     changed = {name: getattr(status, name) + getattr(new, name) - getattr(old, name) for name in COUNTS}

@@ -25,7 +25,7 @@ from platformd.pipelines.avro import PacketReader
 from platformd.pipelines.messages import REASON, dead_letter, open_record, output, place
 from platformd.pipelines.plan import Input, WorkerConfig
 from platformd.pipelines.projection import PacketError
-from platformd.pipelines.rules import Counts
+from platformd.pipelines.rules import Counts, Report
 from platformd.pipelines.stages import Accept, Dead, Outcome, Publish, Reject, build
 from platformd.queues.contract import Delivery, Published, Record
 
@@ -63,17 +63,6 @@ class Cursor(Protocol):
     def in_progress(self, deliveries: Iterable[Delivery]) -> int:
         """They are still being worked on."""
         ...
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line that a worker writes for the controller: where it is."""
-
-    counts: Counts = Counts()
-    """Since it started."""
-    trying: str = ""
-    """The record that has come before and is being processed alone."""
-    trouble: str = ""
-    """What it cannot do at the moment."""
 
 
 class Work:

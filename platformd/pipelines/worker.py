@@ -26,7 +26,8 @@ import msgspec
 
 from platformd.core.errors import PlatformError
 from platformd.pipelines.plan import Input, WorkerConfig
-from platformd.pipelines.work import Cursor, Report, Work
+from platformd.pipelines.rules import Report
+from platformd.pipelines.work import Cursor, Work
 
 REPORT_INTERVAL = 0.2
 """Seconds between reports."""

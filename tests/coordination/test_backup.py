@@ -16,7 +16,8 @@ from platformd.coordination import backup as backups
 from platformd.coordination.backup import REVISION_GAP, check_backup, restore
 from platformd.coordination.contract import Compacted, Delete, FutureRevision, Put, Snapshot
 from platformd.coordination.sqlite import open_sqlite
-from platformd.coordination.sqlite.schema import VERSIONS, migrations
+from platformd.coordination.sqlite.migrations import migrations
+from platformd.coordination.sqlite.schema import VERSIONS
 from platformd.core.clock import SystemClock
 from platformd.core.errors import Conflict, Corrupted, NotFound, StorageFull
 from platformd.core.settings import StoreSettings

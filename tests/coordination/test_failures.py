@@ -16,7 +16,8 @@ import trio
 from platformd.coordination.contract import Put, Store
 from platformd.coordination.sqlite import lifetime, open_sqlite
 from platformd.coordination.sqlite.errors import translate
-from platformd.coordination.sqlite.schema import VERSIONS, migrations, open_writer
+from platformd.coordination.sqlite.migrations import migrations
+from platformd.coordination.sqlite.schema import VERSIONS, open_writer
 from platformd.core.clock import SystemClock
 from platformd.core.errors import Conflict, Corrupted, OutcomeUnknown, PlatformError, StorageFull, Unavailable
 from platformd.core.settings import StoreSettings

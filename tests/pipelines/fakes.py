@@ -11,9 +11,8 @@ import trio
 
 from platformd.core.errors import NotFound, PlatformError
 from platformd.pipelines.plan import WorkerConfig
-from platformd.pipelines.rules import Counts
+from platformd.pipelines.rules import Counts, Report
 from platformd.pipelines.supervision import WorkerProcess
-from platformd.pipelines.work import Report
 from platformd.queues.contract import (
     ConsumerConfig,
     ConsumerInfo,

@@ -12,8 +12,8 @@ import pytest
 from platformd.core.errors import PlatformError, StorageFull, Unavailable
 from platformd.pipelines import messages, work
 from platformd.pipelines.plan import Input, WorkerConfig
-from platformd.pipelines.rules import Counts
-from platformd.pipelines.work import Report, Work
+from platformd.pipelines.rules import Counts, Report
+from platformd.pipelines.work import Work
 from platformd.pipelines.worker import POLL, POLL_BACKLOG, REPORT_INTERVAL, STOP_DEADLINE, Loop, Reporter
 from platformd.queues.contract import Delivery
 from tests.pipelines.fakes import FakeCursor, FakePublisher

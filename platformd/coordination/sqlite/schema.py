@@ -36,9 +36,6 @@ import os
 import sqlite3
 from pathlib import Path
 
-import sqlite_utils
-from sqlite_utils.migrations import Migrations
-
 from platformd.coordination.sqlite.errors import translate, translated
 from platformd.core.errors import Conflict, StorageFull
 
@@ -54,63 +51,11 @@ _READER_CACHE_KIB = 16 * 1024
 _BUSY_TIMEOUT_MS = 500
 _LOG_KEPT_BYTES = 16 * 1024 * 1024  # what a burst left beyond it is cut off; less would grow again and again
 
-migrations = Migrations("coordination")
-"""What leads from each version of the schema to the next. What was released is never edited."""
+MIGRATION_SET = "coordination"
+"""Under which name the file remembers the migrations that it has seen."""
 
 VERSIONS = ("0001_first", "0002_base_revision", "0003_index_of_deletions")
-"""The names of ``migrations``, oldest first; a file that has seen another one is a newer platformd's."""
-
-
-@migrations(name=VERSIONS[0])
-def _first(db: sqlite_utils.Database) -> None:
-    # sqlite-utils has no word for WITHOUT ROWID: these two are written out.
-    db.execute("""
-        CREATE TABLE current (
-            key BLOB NOT NULL PRIMARY KEY,
-            create_revision INTEGER NOT NULL,
-            mod_revision INTEGER NOT NULL,
-            version INTEGER NOT NULL,
-            lease INTEGER NOT NULL,
-            value BLOB NOT NULL
-        ) STRICT, WITHOUT ROWID
-    """)
-    db.execute("CREATE INDEX current_by_lease ON current (lease, key) WHERE lease != 0")
-    # value is NULL for a deletion; prev_mod is 0 when the key was not there before.
-    db.execute("""
-        CREATE TABLE history (
-            revision INTEGER NOT NULL,
-            key BLOB NOT NULL,
-            create_revision INTEGER NOT NULL,
-            version INTEGER NOT NULL,
-            lease INTEGER NOT NULL,
-            prev_create INTEGER NOT NULL,
-            prev_mod INTEGER NOT NULL,
-            prev_version INTEGER NOT NULL,
-            prev_lease INTEGER NOT NULL,
-            value BLOB,
-            prev_value BLOB,
-            PRIMARY KEY (revision, key)
-        ) STRICT, WITHOUT ROWID
-    """)
-    db.execute("CREATE INDEX history_by_key ON history (key, revision)")
-    db.create_table(
-        "leases", {"id": int, "ttl": float, "remaining": float}, pk="id", not_null={"id", "ttl"}, strict=True
-    )
-    db.create_table("marks", {"revision": int, "time_ns": int}, pk="revision", not_null={"time_ns"}, strict=True)
-    db.create_table("meta", {"id": int, "compact_revision": int}, pk="id", not_null={"compact_revision"}, strict=True)
-    db.table("meta").insert({"id": 1, "compact_revision": FIRST_REVISION})
-
-
-@migrations(name=VERSIONS[1])
-def _base_revision(db: sqlite_utils.Database) -> None:
-    db.execute(f"ALTER TABLE meta ADD COLUMN base_revision INTEGER NOT NULL DEFAULT {FIRST_REVISION}")
-
-
-@migrations(name=VERSIONS[2])
-def _index_of_deletions(db: sqlite_utils.Database) -> None:
-    db.execute("DROP INDEX history_by_key")
-    # With ``value``, although it is NULL in every row: SQLite looks at it again, and so need not go to the table.
-    db.execute("CREATE INDEX history_deleted ON history (key, revision, value) WHERE value IS NULL")
+"""The names of the migrations, oldest first; a file that has seen another one is a newer platformd's."""
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -166,16 +111,29 @@ def _make_durable(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    db = sqlite_utils.Database(connection, execute_plugins=False, recursive_triggers=False)
-    newer = [migration.name for migration in migrations.applied(db) if migration.name not in VERSIONS]
+    applied = _applied(connection)
+    newer = [name for name in applied if name not in VERSIONS]
     if newer:
         raise Conflict(
             f"the store was written by a newer platformd (schema {newer[-1]}; this one knows up to {VERSIONS[-1]})",
             subject=str(path),
             hint="install that version again, or restore a backup of this one",
         )
-    if migrations.pending(db):
-        migrations.apply(db)
+    if set(applied) != set(VERSIONS):
+        from platformd.coordination.sqlite.migrations import bring_up  # slow to import, and seldom needed
+
+        bring_up(connection)
+
+
+def _applied(connection: sqlite3.Connection) -> list[str]:
+    """The migrations that the file has seen, in that order; the table is the one that sqlite-utils keeps."""
+    table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_sqlite_migrations'"
+    if connection.execute(table).fetchone() is None:
+        return []
+    rows = connection.execute(
+        "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid", (MIGRATION_SET,)
+    )
+    return [name for (name,) in rows]
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
