@@ -13,7 +13,7 @@ from platformd.conductor.writing import ROOT
 from platformd.coordination.contract import Store, prefix_end
 from platformd.core.errors import Conflict, LimitReached, NotFound
 from platformd.model.kind import Kind, subject_of
-from platformd.model.resource import AnyResource
+from platformd.model.resource import AnyResource, Owner
 
 MAX_DEPTH: Final = 8
 """How many owners may stand above each other."""
@@ -22,6 +22,12 @@ MAX_DEPENDENTS: Final = 1000
 
 Find = Callable[[str, str], Awaitable[AnyResource | None]]
 """A resource of the same tenant by kind and name."""
+
+
+def _left_over(owner: Owner, current: AnyResource | None) -> bool:
+    """Whether the uid is that of the owner before: a merge patch that names another owner leaves it there."""
+    before = None if current is None else current.owner
+    return before is not None and owner.uid == before.uid and (owner.kind, owner.name) != (before.kind, before.name)
 
 
 async def with_owner(find: Find, resource: AnyResource, current: AnyResource | None) -> AnyResource:
@@ -36,7 +42,7 @@ async def with_owner(find: Find, resource: AnyResource, current: AnyResource | N
     if owner is None or (current is not None and current.owner == owner):
         return resource
     found = await find(owner.kind, owner.name)
-    if found is None or (owner.uid and owner.uid != found.uid):
+    if found is None or (owner.uid and owner.uid != found.uid and not _left_over(owner, current)):
         raise NotFound("its owner is not there", subject=f"{owner.kind.lower()}/{owner.name}")
     above: AnyResource | None = found
     for _ in range(MAX_DEPTH + 1):

@@ -252,6 +252,17 @@ async def test_an_owner_must_be_there(conductor: Conductor) -> None:
         )
 
 
+async def test_a_patch_gives_another_owner(conductor: Conductor) -> None:
+    """Naming another owner is enough, whatever uid the one before had; a uid that is said must be the owner's."""
+    for name in ("a", "b"):
+        await conductor.create(service(conductor, name))
+    await conductor.create(conductor.decode(SERVICE, {"name": "c", "owner": {"kind": "Service", "name": "a"}}))
+    patched, _ = await conductor.patch(SERVICE, "c", "default", {"owner": {"kind": "Service", "name": "b"}})
+    assert patched.owner == Owner(kind="Service", name="b", uid=(await conductor.get(SERVICE, "b")).uid)
+    with pytest.raises(NotFound, match="owner"):
+        await conductor.patch(SERVICE, "c", "default", {"owner": {"name": "a", "uid": "another"}})
+
+
 async def collect(conductor: Conductor, wanted: int, **options: Any) -> list[Change]:
     """The first ``wanted`` changes of a watch of services and nodes."""
     changes: list[Change] = []

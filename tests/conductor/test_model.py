@@ -251,16 +251,14 @@ class ConductorModel(RuleBasedStateMachine):
             ChangeWanted(op="patch", kind=kind, name=name, document={"labels": {"word": word}}) for kind, name in chosen
         )
         done = self.do(lambda c: transact(c, Transaction(changes=changes)))
-        known = [self.model.there[key] for key in chosen]
-        changed = [one for one in known if one.words != {"word": word}]
-        if any(one.deleting for one in changed):
+        changed = [key for key in chosen if self.model.there[key].words != {"word": word}]
+        if any(self.model.there[key].deleting for key in changed):
             assert isinstance(done, Conflict), done
             return
         assert {r.revision for r in done.results if r.outcome == "configured"} <= {done.revision}
-        for key, one in zip(chosen, known, strict=True):
-            if one in changed:
-                one.words = {"word": word}
-                self.note(key)
+        for key in changed:
+            self.model.there[key].words = {"word": word}
+            self.note(key)
 
     @rule(name=NAMES, word=st.sampled_from(["x", "y", "z"]), steps=st.integers(0, 12))
     def cut_off(self, name: str, word: str, steps: int) -> None:
