@@ -157,6 +157,8 @@ def diagnose(where: Endpoint, protocol: int, ours: int, timeout: float) -> str:
         except TimeoutError:
             return "it does not answer"
         except ssl.SSLError as error:
+            if isinstance(error, ssl.SSLEOFError) and where.tls.cert_file:
+                return "it hangs up in the handshake"  # the next attempt may hear why
             raise _tls_error(where, error) from error
         except OSError as error:
             return _unreachable(error)

@@ -49,7 +49,7 @@ async def test_stopping_answers_what_is_being_checked() -> None:
     outcome: list[PlatformError | None] = []
 
     async def produce(address: str) -> None:
-        outcome.append(await trio.to_thread.run_sync(partial(publish, address, 0.5)))
+        outcome.append(await trio.to_thread.run_sync(partial(publish, address, 5.0)))
 
     with short_directory() as directory:
         async with trio.open_nursery() as nursery:
