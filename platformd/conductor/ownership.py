@@ -11,22 +11,19 @@ import trio
 
 from platformd.conductor.conductor import Conductor
 from platformd.conductor.facts import Change
-from platformd.conductor.reconcile import Key, key_of_resource, run_controller
+from platformd.conductor.reconcile import Controller, Key, key_of_resource, run_controllers
 from platformd.core.errors import NotFound
 from platformd.model.kind import Kind
 from platformd.model.resource import AnyResource
 
 
 async def run(conductor: Conductor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Never:
-    """Watch all kinds. Started when every kind is watched."""
-    async with trio.open_nursery() as nursery:
-        for kind in [kind for kind in conductor.kinds if kind.recorded]:
-            await nursery.start(_run_kind, conductor, kind)
-        task_status.started()
-    raise AssertionError("unreachable")
+    """Watch all kinds. Started when all that is there is in the queues."""
+    controllers = [_controller(conductor, kind) for kind in conductor.kinds if kind.recorded]
+    await run_controllers(conductor, controllers, task_status=task_status)
 
 
-async def _run_kind(conductor: Conductor, kind: Kind, *, task_status: trio.TaskStatus[None]) -> Never:
+def _controller(conductor: Conductor, kind: Kind) -> Controller:
     owned: dict[tuple[str, str, str], set[Key]] = {}
 
     async def collect(resource: AnyResource) -> float | None:
@@ -45,8 +42,7 @@ async def _run_kind(conductor: Conductor, kind: Kind, *, task_status: trio.TaskS
         return list(owned.pop(place, ()) if change.type == "deleted" else owned.get(place, ()))
 
     others = {other.name: belongings for other in conductor.kinds if other.name != kind.name}
-    name = f"owners-of-{kind.plural}"
-    await run_controller(conductor, kind, collect, related=others, name=name, task_status=task_status)
+    return Controller(kind, collect, others, f"owners-of-{kind.plural}")
 
 
 async def _is_there(conductor: Conductor, kind_name: str, name: str, tenant: str, uid: str) -> bool:

@@ -15,6 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Never
 
 import msgspec
@@ -55,6 +56,18 @@ Related = Callable[[Change], Sequence[Key]]
 """Which objects to look at when one of a related kind changed or went."""
 
 
+class Controller(NamedTuple):
+    """What looks after the objects of a kind."""
+
+    kind: Kind
+    """Whose objects these are."""
+    reconcile: Reconcile
+    related: Mapping[str, Related] = MappingProxyType({})
+    """By kind name: changes of other kinds that concern objects of this one."""
+    name: str = ""
+    """As it stands in history, events and metrics; the kind's plural if none is given."""
+
+
 async def run_controller(
     conductor: Conductor,
     kind: Kind,
@@ -76,27 +89,46 @@ async def run_controller(
         name: the controller's, as it stands in history, events and metrics; the kind's plural if none is given.
         task_status: started when the first listing is in the queue.
     """
-    queue = _Queue(jitter)
-    name = name or kind.plural
-    conductor.controllers[name] = queue
-    set_acting(f"controller:{name}")
-    watched = [kind, *(k for k in conductor.kinds if related and k.name in related)]
+    controller = Controller(kind, reconcile, related or {}, name)
+    await run_controllers(conductor, [controller], jitter=jitter, task_status=task_status)
+
+
+async def run_controllers(
+    conductor: Conductor,
+    controllers: Sequence[Controller],
+    *,
+    jitter: Callable[[], float] = random.random,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> Never:
+    """``run_controller`` for several that look at the same kinds: they share one watch, so that what is there and
+    what changes is read once for all. Each has its own queue and workers.
+    """
+    queues = [(controller, _Queue(jitter)) for controller in controllers]
+    related = {name for controller in controllers for name in controller.related}
+    kinds = [controller.kind for controller in controllers] + [kind for kind in conductor.kinds if kind.name in related]
+    watched = list({kind.name: kind for kind in kinds}.values())
     news = _News()
     async with trio.open_nursery() as nursery:
-        for _ in range(WORKERS):
-            nursery.start_soon(_work, conductor, kind, reconcile, queue)
+        for controller, queue in queues:
+            name = controller.name or controller.kind.plural
+            conductor.controllers[name] = queue
+            set_acting(f"controller:{name}")
+            for _ in range(WORKERS):
+                nursery.start_soon(_work, conductor, controller.kind, controller.reconcile, queue)
         while True:
             try:
                 async with conductor.watch(watched, None) as batches:
                     async for batch in batches:
                         for change in filter(news.is_news, batch.changes):
-                            for key in _keys(kind, related or {}, change):
-                                queue.add(key)
+                            for controller, queue in queues:
+                                for key in _keys(controller, change):
+                                    queue.add(key)
                         if not batch.changes:
                             task_status.started()
                             task_status = trio.TASK_STATUS_IGNORED
             except Gone as error:
-                log.warning("the %s controller lists again: %s", kind.plural, error)
+                names_told = ", ".join(controller.kind.plural for controller in controllers)
+                log.warning("the %s controller lists again: %s", names_told, error)
     raise AssertionError("unreachable")
 
 
@@ -105,10 +137,11 @@ def key_of_resource(resource: AnyResource) -> Key:
     return Key(resource.kind, resource.tenant, resource.name)
 
 
-def _keys(kind: Kind, related: Mapping[str, Related], change: Change) -> Sequence[Key]:
-    if change.resource.kind == kind.name:
+def _keys(controller: Controller, change: Change) -> Sequence[Key]:
+    if change.resource.kind == controller.kind.name:
         return [key_of_resource(change.resource)]
-    return related[change.resource.kind](change)
+    related = controller.related.get(change.resource.kind)
+    return related(change) if related is not None else ()
 
 
 def looks(conductor: Conductor, resource: AnyResource) -> tuple[Looked, ...]:

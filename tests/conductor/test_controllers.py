@@ -244,3 +244,20 @@ async def test_a_controller_is_not_woken_by_its_own_reports(conductor: Conductor
         return len(looked) > before
 
     await eventually(is_seen_again)
+
+
+async def test_all_owners_are_looked_after_with_one_watch(
+    conductor: Conductor, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was there before the start is read once for all kinds, and what is orphaned is found all the same."""
+    await create(conductor, SERVICE, "a", {})
+    await create(conductor, NODE, "b", {}, owner={"kind": "Service", "name": "a"})
+    await create(conductor, ENDPOINT, "c", {"service": "a", "address": "h"}, owner={"kind": "Service", "name": "a"})
+    await conductor.delete(SERVICE, "a")
+    watches = []
+    watch = conductor.watch
+    monkeypatch.setattr(conductor, "watch", lambda *given, **named: watches.append(given) or watch(*given, **named))
+    await nursery.start(ownership.run, conductor)
+    await eventually(partial(is_gone, conductor, NODE, "b"))
+    await eventually(partial(is_gone, conductor, ENDPOINT, "c"))
+    assert len(watches) == 1
