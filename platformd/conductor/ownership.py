@@ -42,7 +42,8 @@ def _controller(conductor: Conductor, kind: Kind) -> Controller:
         return list(owned.pop(place, ()) if change.type == "deleted" else owned.get(place, ()))
 
     others = {other.name: belongings for other in conductor.kinds if other.name != kind.name}
-    return Controller(kind, collect, others, f"owners-of-{kind.plural}")
+    name = f"owners-of-{kind.plural}"
+    return Controller(kind, collect, others, name, concerns=lambda resource: resource.owner is not None)
 
 
 async def _is_there(conductor: Conductor, kind_name: str, name: str, tenant: str, uid: str) -> bool:

@@ -66,6 +66,8 @@ class Controller(NamedTuple):
     """By kind name: changes of other kinds that concern objects of this one."""
     name: str = ""
     """As it stands in history, events and metrics; the kind's plural if none is given."""
+    concerns: Callable[[AnyResource], bool] = lambda _: True
+    """Whether an object of the kind, as it is now, needs it at all. Those that once did are looked at all the same."""
 
 
 async def run_controller(
@@ -121,7 +123,7 @@ async def run_controllers(
                     async for batch in batches:
                         for change in filter(news.is_news, batch.changes):
                             for controller, queue in queues:
-                                for key in _keys(controller, change):
+                                for key in _keys(controller, queue, change):
                                     queue.add(key)
                         if not batch.changes:
                             task_status.started()
@@ -137,9 +139,10 @@ def key_of_resource(resource: AnyResource) -> Key:
     return Key(resource.kind, resource.tenant, resource.name)
 
 
-def _keys(controller: Controller, change: Change) -> Sequence[Key]:
+def _keys(controller: Controller, queue: _Queue, change: Change) -> Sequence[Key]:
     if change.resource.kind == controller.kind.name:
-        return [key_of_resource(change.resource)]
+        key = key_of_resource(change.resource)
+        return [key] if controller.concerns(change.resource) or queue.knows(key) else []
     related = controller.related.get(change.resource.kind)
     return related(change) if related is not None else ()
 
@@ -251,7 +254,7 @@ class _Queue:
 
     def looked(self, name: str, key: Key) -> Looked | None:
         """How it stands to an object; ``None`` if it knows none of that key."""
-        if key not in self._due and key not in self._working:
+        if not self.knows(key):
             return None
         now = trio.current_time()
         failures, succeeded, due = self._failures.get(key, 0), self._succeeded.get(key), self._due.get(key)
@@ -263,6 +266,10 @@ class _Queue:
             failures=failures,
             last_error=self._errors.get(key, ""),
         )
+
+    def knows(self, key: Key) -> bool:
+        """Whether it is looked at, now or later."""
+        return key in self._due or key in self._working
 
     def load(self, name: str) -> Load:
         """How it is."""

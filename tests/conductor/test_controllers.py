@@ -12,7 +12,7 @@ import trio
 
 from platformd.conductor import Conductor, ownership
 from platformd.conductor import streams as stream_controller
-from platformd.conductor.reconcile import run_controller
+from platformd.conductor.reconcile import loads, run_controller
 from platformd.core.clock import SystemClock
 from platformd.core.errors import Conflict, NotFound, PlatformError, Unprocessable
 from platformd.health import controller as health
@@ -261,3 +261,32 @@ async def test_all_owners_are_looked_after_with_one_watch(
     await eventually(partial(is_gone, conductor, NODE, "b"))
     await eventually(partial(is_gone, conductor, ENDPOINT, "c"))
     assert len(watches) == 1
+
+
+async def test_only_what_is_owned_is_looked_at_for_its_owner(conductor: Conductor, nursery: trio.Nursery) -> None:
+    """What has no owner takes no look; what gets one later does, goes with it, and is forgotten when it is gone."""
+    await create(conductor, SERVICE, "a", {})
+    await create(conductor, NODE, "b", {})
+    await nursery.start(ownership.run, conductor)
+
+    def looked() -> dict[str, int]:
+        return {load.controller: load.objects for load in loads(conductor) if load.objects}
+
+    assert looked() == {}
+    await conductor.patch(NODE, "b", "default", {"owner": {"kind": "Service", "name": "a"}})
+
+    async def is_looked_at() -> bool:
+        return looked() == {"owners-of-nodes": 1}
+
+    await eventually(is_looked_at)
+    await conductor.patch(NODE, "b", "default", {"owner": None})
+    await conductor.delete(NODE, "b")
+
+    async def is_forgotten() -> bool:
+        return looked() == {}
+
+    await eventually(is_forgotten)
+    await create(conductor, NODE, "b", {})
+    await conductor.patch(NODE, "b", "default", {"owner": {"kind": "Service", "name": "a"}})
+    await conductor.delete(SERVICE, "a")
+    await eventually(partial(is_gone, conductor, NODE, "b"))
