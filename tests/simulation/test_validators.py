@@ -168,3 +168,22 @@ def test_watch_from_now_on_begins_now() -> None:
     for wrong in (wrote(8, 9, 4), wrote(13, 14, 3), wrote(13, 14, 2)):
         with pytest.raises(BrokenWatch, match="is not in place"):
             validate(record, LOG, [wrong])
+
+
+def test_only_what_an_old_etcd_drops_is_forgiven() -> None:
+    """A deletion may be missing at a revision of ``dropped``; nothing else may, and no deletion elsewhere."""
+    deletion = next(event for event in EVENTS if event.type == "delete" and event.kv.key < b"c")
+    put = next(event for event in EVENTS if event.type == "put" and event.kv.mod_revision > 2 and event.kv.key < b"c")
+    for missing, dropped, forgiven in (
+        (deletion, {deletion.kv.mod_revision}, True),
+        (deletion, {deletion.kv.mod_revision - 1}, False),
+        (put, {put.kv.mod_revision}, False),
+    ):
+        record = right()
+        record.dropped = frozenset(dropped)
+        record.batches = [batch(b.revision, *(e for e in b.events if e != missing)) for b in record.batches]
+        if forgiven:
+            validate(record, LOG)
+        else:
+            with pytest.raises(BrokenWatch):
+                validate(record, LOG)

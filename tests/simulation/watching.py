@@ -34,13 +34,24 @@ class Crowd:
         history: of those who write to it.
         seed: of all choices.
         forgets_previous: whether previous values may be missing where they are compacted.
+        drops_deletions: whether it is an etcd that drops deletions of a compaction's own revision (see
+            ``WatchRecord.dropped``), which is the one before that we compact to.
     """
 
-    def __init__(self, store: Store, history: History, seed: object, *, forgets_previous: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        history: History,
+        seed: object,
+        *,
+        forgets_previous: bool = False,
+        drops_deletions: bool = False,
+    ) -> None:
         self._store = store
         self._history = history
         self._random = random.Random(f"{seed}/watch")
         self._forgets = forgets_previous
+        self._drops = drops_deletions
         self._all = WatchRecord(b"", None, previous=True)
         self._watches: list[WatchRecord] = []
         self._chains: list[list[WatchRecord]] = []
@@ -159,14 +170,15 @@ class Crowd:
                 nursery.start_soon(watch, start)
 
     def _check(self, log: Log) -> None:
+        everyone = [self._all, *self._watches, *itertools.chain.from_iterable(self._chains)]
+        for record in everyone:
+            record.forgiven = self._compactions[-1][1] if self._forgets else 0
+            record.dropped = frozenset(target - 1 for _, target in self._compactions) if self._drops else frozenset()
         for chain in self._chains:
             begun = [record for record in chain if record.batches]
             if begun:
-                for record in begun:
-                    record.forgiven = self._compactions[-1][1] if self._forgets else 0
                 resumed(begun, log)
-        for record in [self._all, *self._watches, *itertools.chain.from_iterable(self._chains)]:
-            record.forgiven = self._compactions[-1][1] if self._forgets else 0
+        for record in everyone:
             validate(record, log, self._history.operations)
             self._check_compaction(record)
         check(self._history.operations, log)
